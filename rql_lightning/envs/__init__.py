@@ -1,0 +1,21 @@
+"""Customised environments: importing this registers the ids ``rql_lightning/<Task>-v0`` with Gymnasium."""
+
+from rql_lightning.envs.cartpole import CARTPOLE
+from rql_lightning.envs.customization import (
+    Customization,
+    CustomizationWrapper,
+    Metric,
+    VectorCustomizationWrapper,
+)
+from rql_lightning.envs.registration import make_vector_env, register_task
+
+__all__ = [
+    "Customization",
+    "CustomizationWrapper",
+    "Metric",
+    "VectorCustomizationWrapper",
+    "make_vector_env",
+    "register_task",
+]
+
+register_task("rql_lightning/CartPole-v0", "CartPole-v1", CARTPOLE)

@@ -1,0 +1,262 @@
+"""One more wish on any Gymnasium environment: the add-on reward as a wrapper, scalar and vector.
+
+Both wrappers report ``basic_reward``, ``add_on_reward``, ``is_success`` and the task's metric in ``info`` at every step,
+and hand out ``basic``, ``add_on`` or ``total`` (= ω · basic + add-on) as the environment's reward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+
+from rql_lightning.errors import EnvironmentContractError, require
+
+RewardName = Literal["basic", "add_on", "total"]
+StepFunction = Callable[[Any, Any, Any, dict[str, Any]], Any]
+"""``(observation, action, next_observation, info) → float``; in its vector form all are batches, the result ``[N]``."""
+
+_REDUCTIONS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "mean": lambda old, new, step: old + (new - old) / step,
+    "sum": lambda old, new, step: np.where(step == 1, new, old + new),
+    "min": lambda old, new, step: np.where(step == 1, new, np.minimum(old, new)),
+    "max": lambda old, new, step: np.where(step == 1, new, np.maximum(old, new)),
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that tells whether the wish came true: ``value`` of every step, reduced over the episode so far.
+
+    Attributes:
+        name: Key in ``info`` and in ``metrics.json``.
+        value: Step function.
+        reduction: ``mean``, ``sum``, ``min`` or ``max`` over the steps of the episode.
+    """
+
+    name: str
+    value: StepFunction
+    reduction: Literal["mean", "sum", "min", "max"] = "mean"
+
+
+@dataclass(frozen=True)
+class Customization:
+    """All that a task adds to an environment.
+
+    Attributes:
+        add_on_reward: r_R, a step function.
+        basic_reward: r as a step function, or ``None`` for the environment's own reward.
+        metric: The task's metric, or ``None``.
+        is_success: Step function of bools, whose ``info`` also holds ``terminated``, ``truncated`` and ``step`` (from
+            1); ``None`` takes ``info["is_success"]`` where the environment reports it.
+        vectorized: Whether the functions also take batches. Those that do not are called once a row by the vector
+            wrapper: correct, but slower.
+        pictured: ``(label, step function)`` of the quantity whose distribution evaluation draws (computed there, not
+            at every step), or ``None``.
+    """
+
+    add_on_reward: StepFunction
+    basic_reward: StepFunction | None = None
+    metric: Metric | None = None
+    is_success: StepFunction | None = None
+    vectorized: bool = False
+    pictured: tuple[str, StepFunction] | None = None
+
+
+class _Bookkeeping:
+    """What both wrappers do after a step, on batches of N (the scalar wrapper is a batch of one)."""
+
+    def __init__(self, customization: Customization, reward: str, omega: float, num_envs: int, batched: bool) -> None:
+        require(reward in get_args(RewardName), "reward", reward, "one of 'basic', 'add_on', 'total'")
+        require(bool(np.isfinite(omega)), "omega", omega, "a finite number")
+        self.customization, self.reward, self.omega = customization, reward, omega
+        self.num_envs, self.batched = num_envs, batched
+        self.steps = np.zeros(num_envs, dtype=np.int64)
+        self.metric = np.zeros(num_envs)
+
+    def reset(self, mask: np.ndarray | None = None) -> None:
+        self.steps[slice(None) if mask is None else mask] = 0
+        self.metric[slice(None) if mask is None else mask] = 0.0
+
+    def evaluate(
+        self, name: str, function: StepFunction, transition: tuple[Any, Any, Any, dict[str, Any]]
+    ) -> np.ndarray:
+        """Call a step function in the form that it has and check what comes back: finite, one number an environment."""
+        if self.batched and not self.customization.vectorized:
+            values = [function(*_row(transition, index)) for index in range(self.num_envs)]
+        else:
+            values = function(*transition)
+        try:
+            result = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise EnvironmentContractError(
+                f"{_describe(name, function)}: found {values!r}, expected a number"
+            ) from error
+        expected = (self.num_envs,) if self.batched else ()
+        if result.shape != expected:
+            raise EnvironmentContractError(
+                f"{_describe(name, function)}: found a result of shape {result.shape}, expected {expected}"
+            )
+        if not np.isfinite(result).all():
+            found = f"{result!r}" if not self.batched else f"{result[~np.isfinite(result)][0]!r}"
+            index = int(np.argmin(np.isfinite(result))) if self.batched else 0
+            raise EnvironmentContractError(
+                f"{_describe(name, function)}: found {found} in environment {index} at step "
+                f"{int(self.steps[index])} of its episode, expected a finite number"
+            )
+        return np.atleast_1d(result)
+
+    def step(
+        self, transition: tuple[Any, Any, Any, dict[str, Any]], own_reward: Any, terminated: Any, truncated: Any
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Account for one step; returns the reward ``[N]`` and the entries for ``info``, ``[N]`` each."""
+        self.steps += 1
+        task = self.customization
+        if task.basic_reward is None:
+            basic = np.atleast_1d(np.asarray(own_reward, dtype=np.float64))
+        else:
+            basic = self.evaluate("basic_reward", task.basic_reward, transition)
+        add_on = self.evaluate("add_on_reward", task.add_on_reward, transition)
+        entries: dict[str, np.ndarray] = {"basic_reward": basic, "add_on_reward": add_on}
+        if task.is_success is not None:
+            outcome = {"terminated": terminated, "truncated": truncated}
+            step = self.steps.copy() if self.batched else int(self.steps[0])
+            extended = (*transition[:3], {**transition[3], **outcome, "step": step})
+            entries["is_success"] = self.evaluate("is_success", task.is_success, extended).astype(bool)
+        if task.metric is not None:
+            value = self.evaluate(task.metric.name, task.metric.value, transition)
+            self.metric = _REDUCTIONS[task.metric.reduction](self.metric, value, self.steps)
+            entries[task.metric.name] = self.metric.copy()
+        rewards = {"basic": basic, "add_on": add_on, "total": self.omega * basic + add_on}
+        return rewards[self.reward], entries
+
+
+def _row(transition: tuple[Any, Any, Any, dict[str, Any]], index: int) -> tuple[Any, Any, Any, dict[str, Any]]:
+    observation, action, next_observation, info = transition
+    single = {
+        key: value[index]
+        for key, value in info.items()
+        if not key.startswith("_") and np.ndim(value) > 0 and (f"_{key}" not in info or info[f"_{key}"][index])
+    }
+    return observation[index], action[index], next_observation[index], single
+
+
+def _describe(name: str, function: StepFunction) -> str:
+    return f"{name} ({getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))})"
+
+
+class CustomizationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Add an add-on reward to one environment.
+
+    Args:
+        env: Any Gymnasium environment.
+        customization: The wish; or, for short, the add-on reward function alone.
+        reward: Which reward :meth:`step` returns: ``basic``, ``add_on`` or ``total``.
+        omega: Weight ω of the basic reward in ``total``.
+
+    Raises:
+        ConfigurationError: for an unknown reward name.
+        EnvironmentContractError: at the step where a function returns NaN, infinity or the wrong shape.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        customization: Customization | StepFunction,
+        reward: RewardName = "total",
+        omega: float = 1.0,
+    ) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self, customization=customization, reward=reward, omega=omega)
+        super().__init__(env)
+        self.customization = _as_customization(customization)
+        self._bookkeeping = _Bookkeeping(self.customization, reward, omega, num_envs=1, batched=False)
+        self._observation: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode and its metric."""
+        self._observation, info = self.env.reset(seed=seed, options=options)
+        self._bookkeeping.reset()
+        return self._observation, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step the environment and report both rewards, success and the metric in ``info``."""
+        next_observation, own_reward, terminated, truncated, info = self.env.step(action)
+        transition = (self._observation, action, next_observation, info)
+        reward, entries = self._bookkeeping.step(transition, own_reward, terminated, truncated)
+        self._observation = next_observation
+        info = {**info, **{key: value[0].item() for key, value in entries.items()}}
+        return next_observation, float(reward[0]), terminated, truncated, info
+
+
+class VectorCustomizationWrapper(VectorWrapper):
+    """The same for a vector environment in ``AutoresetMode.DISABLED``, which TorchRL's ``GymWrapper`` takes.
+
+    Args:
+        env: A ``gymnasium.vector.VectorEnv`` that honours ``reset(options={"reset_mask": …})``.
+        customization: The wish; or the add-on reward function alone (called row by row).
+        reward: Which reward :meth:`step` returns.
+        omega: Weight ω of the basic reward in ``total``.
+
+    Raises:
+        ConfigurationError: for an unknown reward name or another autoreset mode.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        customization: Customization | StepFunction,
+        reward: RewardName = "total",
+        omega: float = 1.0,
+    ) -> None:
+        super().__init__(env)
+        mode = getattr(env, "autoreset_mode", env.metadata.get("autoreset_mode"))
+        require(mode == AutoresetMode.DISABLED, "autoreset_mode", mode, "AutoresetMode.DISABLED")
+        self.customization = _as_customization(customization)
+        self._bookkeeping = _Bookkeeping(self.customization, reward, omega, env.num_envs, batched=True)
+        self._observation: Any = None
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start episodes: all of them, or those of ``options["reset_mask"]``."""
+        mask = None if options is None else options.get("reset_mask")
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._observation = observation
+        self._bookkeeping.reset(mask)
+        return observation, info
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step all environments and report both rewards, success and the metric in ``info``."""
+        next_observation, own_reward, terminated, truncated, info = self.env.step(actions)
+        transition = (self._observation, actions, next_observation, info)
+        reward, entries = self._bookkeeping.step(transition, own_reward, terminated, truncated)
+        self._observation = next_observation
+        everywhere = np.ones(self.num_envs, dtype=bool)
+        info = {**info, **entries, **{f"_{key}": everywhere for key in entries}}
+        return next_observation, reward, terminated, truncated, info
+
+    def get_state(self) -> dict[str, Any]:
+        """The wrapped environments' state and the bookkeeping of their running episodes.
+
+        Raises:
+            NotImplementedError: if the wrapped environment cannot be stored.
+        """
+        if not hasattr(self.env, "get_state"):
+            raise NotImplementedError(f"{type(self.env.unwrapped).__name__} has no get_state")
+        books = self._bookkeeping
+        return {**self.env.get_state(), "episode_steps": books.steps.copy(), "episode_metric": books.metric.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`get_state` returned."""
+        self.env.set_state(state)
+        self._observation = np.array(state["observation"])
+        self._bookkeeping.steps = np.array(state["episode_steps"])
+        self._bookkeeping.metric = np.array(state["episode_metric"])
+
+
+def _as_customization(customization: Customization | StepFunction) -> Customization:
+    return customization if isinstance(customization, Customization) else Customization(add_on_reward=customization)

@@ -1,0 +1,37 @@
+"""The package: versions, what it needs, what it ships."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "rql_lightning/__init__.py").read_text(encoding="utf-8"))[1]
+
+setup(
+    name="rql-lightning",
+    version=VERSION,
+    description="Policy customization with residual Q-learning, on PyTorch Lightning and TorchRL",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10",
+    packages=find_packages(include=["rql_lightning", "rql_lightning.*"]),
+    package_data={"rql_lightning": ["py.typed", "pretrained/*", "reproduce/*.csv"]},
+    install_requires=[
+        "torch>=2.6",
+        "tensordict>=0.14,<0.15",
+        "torchrl>=0.14,<0.15",
+        "pytorch-lightning>=2.6,<3",
+        "gymnasium[classic-control]>=1.4,<2",
+        "jsonargparse[signatures]>=4.53,<5",
+        "numpy>=1.26",
+        "tensorboard>=2.18",
+        "matplotlib>=3.8",
+        "pillow>=10",
+        "rich>=13",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4"],
+        "bench": ["stable-baselines3>=2.7"],
+    },
+)
