@@ -20,7 +20,7 @@ def _arrays(like: Any, *values: Any) -> tuple[np.ndarray, ...]:
 
 
 def _soft_max(values: np.ndarray, temperature: float) -> np.ndarray:
-    """temperature · log Σ exp(values / temperature) over the last axis; ``[S, A]`` → ``[S]``."""
+    """Temperature · log Σ exp(values / temperature) over the last axis; ``[S, A]`` → ``[S]``."""
     peak = values.max(axis=-1, keepdims=True)
     return (peak + temperature * np.log(np.exp((values - peak) / temperature).sum(-1, keepdims=True)))[..., 0]
 

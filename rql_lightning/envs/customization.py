@@ -1,7 +1,7 @@
 """One more wish on any Gymnasium environment: the add-on reward as a wrapper, scalar and vector.
 
-Both wrappers report ``basic_reward``, ``add_on_reward``, ``is_success`` and the task's metric in ``info`` at every step,
-and hand out ``basic``, ``add_on`` or ``total`` (= ω · basic + add-on) as the environment's reward.
+Both wrappers report ``basic_reward``, ``add_on_reward``, ``is_success`` and the task's metric in ``info`` at every
+step, and hand out ``basic``, ``add_on`` or ``total`` (= ω · basic + add-on) as the environment's reward.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from rql_lightning.errors import EnvironmentContractError, require
 RewardName = Literal["basic", "add_on", "total"]
 StepFunction = Callable[[Any, Any, Any, dict[str, Any]], Any]
 """``(observation, action, next_observation, info) → float``; in its vector form all are batches, the result ``[N]``."""
+Transition = tuple[Any, Any, Any, dict[str, Any]]
+"""The four arguments of a step function."""
 
 _REDUCTIONS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     "mean": lambda old, new, step: old + (new - old) / step,
@@ -82,9 +84,7 @@ class _Bookkeeping:
         self.steps[slice(None) if mask is None else mask] = 0
         self.metric[slice(None) if mask is None else mask] = 0.0
 
-    def evaluate(
-        self, name: str, function: StepFunction, transition: tuple[Any, Any, Any, dict[str, Any]]
-    ) -> np.ndarray:
+    def evaluate(self, name: str, function: StepFunction, transition: Transition) -> np.ndarray:
         """Call a step function in the form that it has and check what comes back: finite, one number an environment."""
         if self.batched and not self.customization.vectorized:
             values = [function(*_row(transition, index)) for index in range(self.num_envs)]
@@ -111,7 +111,7 @@ class _Bookkeeping:
         return np.atleast_1d(result)
 
     def step(
-        self, transition: tuple[Any, Any, Any, dict[str, Any]], own_reward: Any, terminated: Any, truncated: Any
+        self, transition: Transition, own_reward: Any, terminated: Any, truncated: Any
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Account for one step; returns the reward ``[N]`` and the entries for ``info``, ``[N]`` each."""
         self.steps += 1
@@ -135,7 +135,7 @@ class _Bookkeeping:
         return rewards[self.reward], entries
 
 
-def _row(transition: tuple[Any, Any, Any, dict[str, Any]], index: int) -> tuple[Any, Any, Any, dict[str, Any]]:
+def _row(transition: Transition, index: int) -> Transition:
     observation, action, next_observation, info = transition
     single = {
         key: value[index]
@@ -215,6 +215,7 @@ class VectorCustomizationWrapper(VectorWrapper):
         super().__init__(env)
         mode = getattr(env, "autoreset_mode", env.metadata.get("autoreset_mode"))
         require(mode == AutoresetMode.DISABLED, "autoreset_mode", mode, "AutoresetMode.DISABLED")
+        self.autoreset_mode = AutoresetMode.DISABLED  # TorchRL looks for the attribute; VectorWrapper forwards none
         self.customization = _as_customization(customization)
         self._bookkeeping = _Bookkeeping(self.customization, reward, omega, env.num_envs, batched=True)
         self._observation: Any = None

@@ -1,0 +1,236 @@
+"""What all algorithms share: manual optimization, counters, averaging over ranks, and what a checkpoint says of itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import gymnasium as gym
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+
+from rql_lightning.envs.spaces import check_same, space_from_data
+from rql_lightning.errors import CheckpointError, ConfigurationError, DivergenceError, RqlError, require
+from rql_lightning.policies import Policy
+
+if TYPE_CHECKING:
+    from tensordict import TensorDictBase
+
+    from rql_lightning.data import ReplayDataModule
+
+Schedule = Literal["constant", "linear"]
+
+
+class Algorithm(pl.LightningModule):
+    """A LightningModule that makes K updates a training step, and whose product is a :class:`Policy`.
+
+    Attributes:
+        policy: What acts; set by :meth:`build`.
+        frames: Environment frames that training has seen, over all ranks.
+        updates: Updates made.
+    """
+
+    policy: Policy
+    allowed_rewards: tuple[str, ...] = ("basic", "add_on", "total")
+    learning_rate: float
+    learning_rate_schedule: Schedule
+    max_grad_norm: float | None
+    _started: float | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.frames, self.updates = 0, 0
+        self._seconds_before, self._started = 0.0, None
+
+    @property
+    def train_seconds(self) -> float:
+        """Wall-clock seconds of training so far, evaluations in between included, over all parts of a resumed run."""
+        running = 0.0 if self._started is None else time.monotonic() - self._started
+        return self._seconds_before + running
+
+    # -- to be given by an algorithm ---------------------------------------------------------------------------------
+
+    def build(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> None:
+        """Allocate the networks and set ``self.policy``."""
+        raise NotImplementedError
+
+    def explore(self, observation: Tensor) -> Tensor:
+        """Actions ``[N]`` for data collection at observations ``[N, *observation_shape]``."""
+        raise NotImplementedError
+
+    def update(self, batch: TensorDictBase) -> dict[str, float]:
+        """Make K updates from minibatches ``[K, B]``; returns the means of what is worth logging."""
+        raise NotImplementedError
+
+    def annotate(self, frames: TensorDictBase) -> TensorDictBase:
+        """Add to new frames ``[F]`` what is computed once a state (the frozen prior's parameters)."""
+        return frames
+
+    # -- Lightning's hooks -------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> ReplayDataModule:
+        """The DataModule of the running trainer."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def setup(self, stage: str) -> None:
+        """Build the networks for the environment's spaces, once."""
+        if stage == "fit":
+            expected = " or ".join(repr(name) for name in self.allowed_rewards)
+            require(self.data.reward in self.allowed_rewards, "data.reward", self.data.reward, self._why(expected))
+        if not hasattr(self, "policy"):
+            self.build(self.data.observation_space, self.data.action_space, self.data.env)
+
+    def _why(self, expected: str) -> str:
+        return f"{expected} for {type(self).__name__}"
+
+    def training_step(self, batch: TensorDictBase, batch_idx: int) -> None:
+        """K updates (house rule: the update itself reads like the paper's algorithm)."""
+        self.frames = self.data.frames
+        self._schedule_learning_rate()
+        metrics = self.update(batch)
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise DivergenceError(
+                    f"{name} became {value} at frame {self.frames}, update {self.updates}: training diverged. The last "
+                    "checkpoint is from before; try a smaller model.learning_rate or model.max_grad_norm"
+                )
+        if batch_idx % max(1, self.trainer.log_every_n_steps) == 0:
+            self.log_metrics({f"train/{name}": value for name, value in metrics.items()})
+
+    def on_train_start(self) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+
+    def on_train_end(self) -> None:
+        """Stop the clock."""
+        self._seconds_before, self._started = self.train_seconds, None
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing: the evaluation callback runs the episodes."""
+
+    test_step = validation_step
+    predict_step = validation_step
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Write scalars to every logger, against environment frames."""
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=self.frames)
+
+    # -- optimization ------------------------------------------------------------------------------------------------
+
+    def descend(self, loss: Tensor, parameters: Sequence[nn.Parameter], optimizer: Any) -> None:
+        """One optimizer step down ``loss``, its gradient averaged over the ranks.
+
+        ``torch.autograd.grad`` leaves DistributedDataParallel's hooks alone: they allow one backward pass a training
+        step, and this makes K of them.
+        """
+        # One vector: one message between ranks, and a norm and a product where clip_grad_norm_ makes a dozen small ones.
+        vector = parameters_to_vector(torch.autograd.grad(loss, parameters))
+        if self.trainer.world_size > 1:
+            vector = self.trainer.strategy.reduce(vector, reduce_op="mean")
+        if self.max_grad_norm is not None:
+            vector *= (self.max_grad_norm / (vector.norm() + 1e-6)).clamp(max=1.0)
+        pieces = vector.split([parameter.numel() for parameter in parameters])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter)
+        optimizer.step()
+        self.updates += 1
+
+    def _schedule_learning_rate(self) -> None:
+        remaining = 1.0 - self.frames / self.data.total_frames if self.learning_rate_schedule == "linear" else 1.0
+        optimizers = self.optimizers()
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate * max(remaining, 0.0)
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the file holds, in plain data."""
+        checkpoint["rql_lightning"] = {
+            "algorithm": type(self).__name__,
+            "task": self.policy.task,
+            "policy": self.policy.describe(),
+            "frames": self.frames,
+            "updates": self.updates,
+            "train_seconds": self.train_seconds,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another task or algorithm; take over the counters."""
+        about = checkpoint.get("rql_lightning", {})
+        path = f"checkpoint {self.trainer.ckpt_path}"
+        if about.get("algorithm") != type(self).__name__:
+            raise CheckpointError(f"{path}: found {about.get('algorithm')}, expected {type(self).__name__}")
+        if about["task"] != self.policy.task:
+            raise CheckpointError(f"{path}: found the task {about['task']}, expected {self.policy.task}")
+        described = about["policy"]
+        try:
+            for key in ("observation_space", "action_space"):
+                check_same(f"{path}, {key}", space_from_data(described[key]), getattr(self.policy, key))
+        except RqlError as error:
+            raise CheckpointError(str(error)) from error
+        if described.get("hidden_sizes") != self.policy.describe().get("hidden_sizes"):
+            found, expected = described.get("hidden_sizes"), self.policy.describe().get("hidden_sizes")
+            raise CheckpointError(f"{path}: found networks with hidden_sizes {found}, expected model.hidden_sizes {expected}")
+        self.frames, self.updates = about["frames"], about["updates"]
+        self._seconds_before = about["train_seconds"]
+        # Our own counters say where a run goes on: of Lightning's, only the optimizer steps (its global_step).
+        loops = checkpoint.get("loops", {}).get("fit_loop", {})
+        checkpoint["loops"] = {"fit_loop": {key: value for key, value in loops.items() if "optim_step_progress" in key}}
+
+
+def check_hyperparameters(values: dict[str, Any]) -> None:
+    """Refuse hyperparameters that make no sense, by name, before anything is allocated.
+
+    Args:
+        values: Names and values; unknown names are not looked at.
+
+    Raises:
+        ConfigurationError: naming the first that makes no sense.
+    """
+    for name, value in values.items():
+        if name in _RULES:
+            accepts, expected = _RULES[name]
+            try:
+                accepted = accepts(value)
+            except TypeError:
+                accepted = False
+            require(accepted, f"model.{name}", value, expected)
+
+
+def _positive(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _fraction(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+def _widths(value: Iterable[int]) -> bool:
+    widths = list(value)
+    return bool(widths) and all(isinstance(width, int) and width > 0 for width in widths)
+
+
+_RULES: dict[str, tuple[Any, str]] = {
+    "hidden_sizes": (_widths, "at least one hidden layer, each of at least one unit"),
+    "alpha": (_positive, "a finite number > 0"),
+    "alpha_hat": (_positive, "a finite number > 0"),
+    "omega_prime": (lambda value: 0 <= value < math.inf, "a finite number >= 0"),
+    "gamma": (_fraction, "a number in [0, 1]"),
+    "learning_rate": (_positive, "a finite number > 0"),
+    "learning_rate_schedule": (lambda value: value in ("constant", "linear"), "'constant' or 'linear'"),
+    "tau": (lambda value: 0 < value <= 1, "a number in (0, 1]"),
+    "target_update_interval": (lambda value: value >= 1, "a number of updates >= 1"),
+    "huber_delta": (lambda value: value is None or _positive(value), "a finite number > 0, or null for squares"),
+    "max_grad_norm": (lambda value: value is None or _positive(value), "a finite number > 0, or null for none"),
+    "epsilon_initial": (_fraction, "a probability in [0, 1]"),
+    "epsilon_final": (_fraction, "a probability in [0, 1]"),
+    "epsilon_fraction": (_fraction, "a fraction of the budget in [0, 1]"),
+}

@@ -1,0 +1,59 @@
+"""Pictures of what customization changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PRIOR_COLOR, POLICY_COLOR = "#8a8a8a", "#c0392b"
+
+
+def distribution_figure(samples: Mapping[str, np.ndarray], label: str) -> Figure:
+    """Histograms of a quantity over all steps of the evaluation episodes, one a policy.
+
+    Args:
+        samples: Name of each policy and its samples ``[steps]``; the prior comes first.
+        label: What the quantity is.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    span = np.concatenate(list(samples.values()))
+    bins = np.linspace(span.min() - 1e-9, span.max() + 1e-9, 80)
+    colors = [PRIOR_COLOR, POLICY_COLOR] if len(samples) > 1 else [POLICY_COLOR]
+    for (name, values), color in zip(samples.items(), colors, strict=True):
+        axes.hist(values, bins=bins, density=True, alpha=0.6, color=color, label=name)
+    axes.set_xlabel(label)
+    axes.set_ylabel("density over visited states")
+    axes.legend(frameon=False)
+    return figure
+
+
+def curves_figure(history: Sequence[Mapping[str, Any]], prior: Mapping[str, Any] | None) -> Figure:
+    """Learning curves of basic, add-on and total return, the prior's level drawn in.
+
+    Args:
+        history: Summaries of evaluations in the order of their ``frames``.
+        prior: The prior's summary, or ``None``.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 3.2), layout="constrained")
+    frames = np.array([entry["frames"] for entry in history])
+    for axes, name in zip(figure.subplots(1, 3), ("basic", "add_on", "total"), strict=True):
+        mean = np.array([entry[f"{name}_return_mean"] for entry in history])
+        deviation = np.array([entry[f"{name}_return_std"] for entry in history])
+        axes.plot(frames, mean, color=POLICY_COLOR, marker="o", markersize=3, label="policy")
+        axes.fill_between(frames, mean - deviation, mean + deviation, color=POLICY_COLOR, alpha=0.15, linewidth=0)
+        if prior is not None:
+            axes.axhline(prior[f"{name}_return_mean"], color=PRIOR_COLOR, linestyle="--", label="prior")
+        axes.set_title(f"{name.replace('_', '-')} return", fontsize=10)
+        axes.set_xlabel("environment frames")
+    axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,76 @@
+"""Progress in environment frames, with rate and time left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from rql_lightning.data import ReplayDataModule
+
+
+class FrameProgressBar(ProgressBar):
+    """One bar for the budget of ``fit``; the numbers beside it are those of the last evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Lightning's switch for ranks other than 0."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Lightning's switch."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the bar."""
+        if not self._enabled:
+            return
+        data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        self._progress = Progress(
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} frames"),
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[last]}"),
+            refresh_per_second=4,
+        )
+        self._task = self._progress.add_task("fit", total=data.total_frames, completed=data.frames, rate="", last="")
+        self._progress.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Move the bar."""
+        if self._progress is None:
+            return
+        data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        speed = self._progress.tasks[0].speed
+        metrics = trainer.callback_metrics
+        last = " ".join(
+            f"{name} {metrics[key]:.1f}"
+            for name, key in (("basic", "eval/basic_return_mean"), ("add-on", "eval/add_on_return_mean"))
+            if key in metrics
+        )
+        rate = "" if speed is None else f"{speed:,.0f} frames/s"
+        self._progress.update(self._task, completed=min(data.frames, data.total_frames), rate=rate, last=last)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the finished bar on the screen."""
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the screen back to the message."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

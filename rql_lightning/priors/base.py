@@ -1,0 +1,31 @@
+"""The protocol of a frozen prior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+
+from rql_lightning.envs.spaces import check_same
+from rql_lightning.policies import Policy
+
+
+class Prior(Policy):
+    """A frozen policy whose reward nobody knows: all that residual learning asks of it is its log-likelihood.
+
+    It is asked once a state: its ``distribution_parameters`` travel in the replay buffer. :meth:`log_prob`,
+    :meth:`act` (``deterministic=False`` samples) and :meth:`distribution` are those of every policy.
+    """
+
+    def attach(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+        """Check that the prior speaks of this environment's observations and actions.
+
+        Raises:
+            SpaceMismatchError: with both spaces in the message.
+        """
+        check_same(f"{self.origin()}, observation space", self.observation_space, observation_space)
+        check_same(f"{self.origin()}, action space", self.action_space, action_space)
+
+    def origin(self) -> str:
+        """Where the prior came from, for messages."""
+        raise NotImplementedError

@@ -1,0 +1,50 @@
+"""A prior out of a checkpoint of this project."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from rql_lightning.policies import Policy, build_policy, load_policy
+from rql_lightning.priors.base import Prior
+
+
+class CheckpointPrior(Prior):
+    """A policy that this project trained, frozen.
+
+    Args:
+        path: A checkpoint file, or a shipped policy such as ``pretrained:cartpole-rl``.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged or no checkpoint of this project.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._wrap(load_policy(path), path)
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> CheckpointPrior:
+        """The prior inside a customised policy's checkpoint, before its weights are loaded."""
+        prior = cls.__new__(cls)
+        Prior.__init__(prior)
+        prior._wrap(build_policy(description["policy"]), description["path"])
+        return prior
+
+    def _wrap(self, policy: Policy, path: str) -> None:
+        self.path = path
+        self.policy = policy.eval().requires_grad_(False)
+        self.observation_space, self.action_space, self.task = policy.observation_space, policy.action_space, policy.task
+
+    def distribution_parameters(self, observation: Tensor) -> Tensor:
+        """Those of the policy, ``[..., A]``."""
+        return self.policy.distribution_parameters(observation)
+
+    def origin(self) -> str:
+        """Names the file."""
+        return f"prior {self.path}"
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`rql_lightning.policies.Policy.describe`."""
+        return {"kind": "CheckpointPrior", "path": self.path, "policy": self.policy.describe()}

@@ -1,0 +1,129 @@
+"""The command line: ``python -m rql_lightning.train {fit,validate,test,predict} --config …``."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from rql_lightning.algorithms import Algorithm
+from rql_lightning.callbacks import AtomicCheckpointIO, EvaluationCallback, FrameCheckpoint, FrameProgressBar
+from rql_lightning.checkpoints import resolve
+from rql_lightning.data import ReplayDataModule
+from rql_lightning.errors import RqlError, require
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Lightning's, during ``fit`` only: ``test`` of a run writes into the run's own folder."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI with this project's data, callbacks, run folders and error messages."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Arguments beside trainer, model and data."""
+        parser.add_lightning_class_args(EvaluationCallback, "evaluation")
+        parser.add_lightning_class_args(FrameCheckpoint, "checkpoint")
+        parser.add_argument(
+            "--run_name",
+            type=str | None,
+            default=None,
+            help="What the run is called in its folder, <default_root_dir>/<task>/<run_name>/version_<n>; "
+            "by default the algorithm.",
+        )
+        parser.add_argument(
+            "--threads", type=int, default=1, help="CPU threads of this process; one is fastest for small networks."
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """The config alone says what is built; a checkpoint that does not fit it is refused, not obeyed."""
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path is not None:
+            resolve(path)
+
+    def before_instantiate_classes(self) -> None:
+        """Process-wide settings."""
+        threads = self._get(self.config, "threads")
+        require(threads >= 1, "threads", threads, "an integer >= 1")
+        torch.set_num_threads(threads)
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Fill in what the user left open: run folder, logger, progress bar, safe checkpoint files."""
+        trainer = self._get(self.config_init, "trainer")
+        if trainer.logger in (None, True):
+            kwargs["logger"] = self._logger(Path(trainer.default_root_dir))
+        callbacks = list(trainer.callbacks or [])
+        if trainer.enable_progress_bar is not False and not any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks):
+            callbacks.append(FrameProgressBar())
+        kwargs["callbacks"] = callbacks
+        plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins] if trainer.plugins else []
+        kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
+        return super().instantiate_trainer(**kwargs)
+
+    def _logger(self, root: Path) -> TensorBoardLogger:
+        """``runs/<task>/<what>/version_<n>``, or the folder of the run whose checkpoint is looked at."""
+        path = self._get(self.config, "ckpt_path")
+        if path is not None and self.subcommand != "fit":
+            folder = resolve(path).resolve().parent
+            if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file():
+                return TensorBoardLogger(folder.parent.parent, name="", version=folder.parent.name)
+        task = re.sub(r"-v\d+$", "", self.datamodule.env.rpartition("/")[2].rpartition(":")[2])
+        name = self._get(self.config, "run_name") or _snake(type(self.model).__name__)
+        return TensorBoardLogger(root, name=f"{_snake(task)}/{name}")
+
+
+def _snake(name: str) -> str:
+    """CartPole → cartpole, MountainCarContinuous → mountain_car_continuous, ResidualSoftQLearning → residual_…"""
+    name = name.replace("CartPole", "Cartpole")
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|-", "_", name).lower()
+
+
+def main(args: ArgsType = None) -> CommandLine:
+    """Run the command line.
+
+    Args:
+        args: In place of ``sys.argv[1:]``.
+
+    Raises:
+        SystemExit: with code 2 and the message alone on the screen, for what the user can mend.
+    """
+    _quieten()
+    try:
+        return CommandLine(
+            model_class=Algorithm,
+            datamodule_class=ReplayDataModule,
+            subclass_mode_model=True,
+            save_config_callback=_SaveConfig,
+            seed_everything_default=0,
+            trainer_defaults={"default_root_dir": "runs", "max_epochs": 1, "enable_model_summary": False},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+    except RqlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _quieten() -> None:
+    """Keep the screen for what the user asked for: no device lists, tips or other libraries' deprecations."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
+    for message in (".*is_leaf.*", "Total length of `list` across ranks is zero.*", ".*does not have many workers.*"):
+        warnings.filterwarnings("ignore", message=message)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Running episodes of vector environments, stored and continued."""
+
+import pickle
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from rql_lightning.envs import Customization, Metric, VectorCustomizationWrapper
+from rql_lightning.envs.vector import StatefulSyncVectorEnv
+
+STORABLE = ["CartPole-v1", "MountainCarContinuous-v0", "MountainCar-v0", "Acrobot-v1", "Pendulum-v1"]
+
+
+@pytest.mark.parametrize("base", STORABLE)
+def test_stored_episodes_continue_bit_for_bit(base, movement, register, record, sample_actions):
+    metric = Metric("distance", movement, "mean")
+    task = register(base, Customization(movement, metric=metric, is_success=lambda *step: step[3]["step"] > 9))
+    env, other = (gym.make_vec(task, num_envs=12, max_episode_steps=25) for _ in range(2))
+    actions = sample_actions(env, 110)
+    record(env, actions[:10], seed=13)
+    env.reset(options={"reset_mask": np.arange(12) % 3 == 1})  # from here on they end at different times
+    record(env, actions[10:20], start=env.get_state()["observation"])
+    state = pickle.loads(pickle.dumps(env.get_state()))
+    went_on = record(env, actions[20:], start=state["observation"])
+    assert (went_on.done.sum(0) >= 2).all()
+    record(other, actions[::-1][:33], seed=99)
+    for resumed in (other, env):
+        resumed.set_state(pickle.loads(pickle.dumps(state)))
+        record(resumed, actions[20:], start=state["observation"]).assert_equal(went_on)
+
+
+def test_storing_does_not_disturb(movement, register, record, sample_actions):
+    task = register("CartPole-v1", movement)
+    env = gym.make_vec(task, num_envs=3)
+    actions = sample_actions(env, 40)
+    undisturbed = record(env, actions, seed=1)
+    first = record(env, actions[:5], seed=1)
+    state = env.get_state()
+    rest = record(env, actions[5:], start=state["observation"])
+    np.testing.assert_array_equal(np.concatenate([first.reward, rest.reward]), undisturbed.reward)
+    again = env.get_state()
+    assert any(not np.array_equal(state[key], again[key]) for key in ("observation", "state")), "a copy, not a view"
+
+
+def test_environments_that_cannot_be_stored_say_so(movement):
+    unknown = VectorCustomizationWrapper(StatefulSyncVectorEnv([lambda: gym.make("FrozenLake-v1")]), movement)
+    unable = SyncVectorEnv([lambda: gym.make("CartPole-v1")], autoreset_mode=AutoresetMode.DISABLED)
+    unknown.reset(seed=0)
+    with pytest.raises(NotImplementedError, match="FrozenLake"):
+        unknown.get_state()
+    with pytest.raises(NotImplementedError, match="SyncVectorEnv"):
+        VectorCustomizationWrapper(unable, movement).get_state()
