@@ -1,3 +1,23 @@
-"""Policy customization with residual Q-learning: a frozen policy, one more wish, nothing else."""
+"""Policy customization with residual Q-learning: a frozen policy, one more wish, nothing else.
+
+Importing this registers the environments ``rql_lightning/<Task>-v0`` with Gymnasium; torch is imported on first use.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from rql_lightning import envs
+from rql_lightning.envs import register_task
+
+if TYPE_CHECKING:
+    from rql_lightning.policies import load_policy
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "envs", "load_policy", "register_task"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_policy":
+        from rql_lightning.policies import load_policy
+
+        return load_policy
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,7 +30,9 @@ def resolve(path_or_name: str | Path) -> Path:
     path = Path(text)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
-        raise CheckpointError(f"checkpoint {text}: found {found}, expected a checkpoint, such as …/checkpoints/last.ckpt")
+        raise CheckpointError(
+            f"checkpoint {text}: found {found}, expected a checkpoint, such as …/checkpoints/last.ckpt"
+        )
     return path
 
 

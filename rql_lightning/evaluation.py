@@ -72,7 +72,7 @@ def run_episodes(policy: Policy, env: VectorEnv, seeds: list[int], record: bool 
     Returns:
         The episodes in the order of ``seeds``.
     """
-    customization = env.customization  # type: ignore[attr-defined]
+    customization = env.customization
     metric = None if customization.metric is None else customization.metric.name
     number = env.num_envs
     episode = np.arange(number)  # which episode each environment runs; those past the last are ignored

@@ -67,6 +67,7 @@ def residual_backup(add_on_reward: Tensor, transition: Tensor, v_residual: Tenso
     Returns:
         ``[S, A]``.
     """
+    assert add_on_reward.dim() == 2, "add_on_reward: [S, A]"
     states, actions = add_on_reward.shape
     assert transition.shape == (states, actions, states) and v_residual.shape == (states,)
     return add_on_reward + gamma * transition @ v_residual

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -20,6 +21,6 @@ def mlp(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> nn.Sequential
     """
     sizes = [inputs, *hidden_sizes]
     layers: list[nn.Module] = []
-    for width, next_width in zip(sizes[:-1], sizes[1:], strict=True):
+    for width, next_width in pairwise(sizes):
         layers += [nn.Linear(width, next_width), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))

@@ -78,7 +78,7 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def log_prob(self, observation: Any, action: Any) -> Any:
-        """log π(a|s) for one pair or a batch of them; shapes and kinds as in :meth:`act`."""
+        """Log π(a|s) for one pair or a batch of them; shapes and kinds as in :meth:`act`."""
         tensor = self._as_input(observation)
         taken = torch.as_tensor(action, device=tensor.device)
         result = self.distribution(tensor).log_prob(taken)
@@ -138,9 +138,7 @@ class SoftQPolicy(Policy):
     def distribution_parameters(self, observation: Tensor) -> Tensor:
         """Eq. 6, ``[..., A]``."""
         prior_log_prob = None if self.prior is None else self.prior.distribution_parameters(observation)
-        return functional.policy_log_prob(
-            self.q_values(observation), prior_log_prob, self.omega_prime, self.alpha_hat
-        )
+        return functional.policy_log_prob(self.q_values(observation), prior_log_prob, self.omega_prime, self.alpha_hat)
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`Policy.describe`."""
@@ -191,7 +189,9 @@ def load_policy(path_or_name: str | Path, prior: Prior | None = None) -> Policy:
     try:
         policy = build_policy(checkpoint["rql_lightning"]["policy"], prior)
         prefix = "policy."
-        weights = {key[len(prefix) :]: value for key, value in checkpoint["state_dict"].items() if key.startswith(prefix)}
+        weights = {
+            key[len(prefix) :]: value for key, value in checkpoint["state_dict"].items() if key.startswith(prefix)
+        }
         policy.load_state_dict(weights)
     except RqlError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -12,7 +12,7 @@ import torch
 
 from rql_lightning.errors import ConfigurationError, require
 
-MAX_ITERATIONS = 1_000_000
+MAX_ITERATIONS = 500_000
 
 
 def _arrays(like: Any, *values: Any) -> tuple[np.ndarray, ...]:
@@ -36,7 +36,9 @@ def _check(reward: np.ndarray, transition: np.ndarray, gamma: float, terminal: A
     require(
         transition.shape == (states, actions, states), "transition", transition.shape, f"{(states, actions, states)}"
     )
-    require(bool(np.allclose(transition.sum(-1), 1.0)), "transition", "rows that do not sum to 1", "p(s'|s, a)")
+    require(bool(np.isfinite(reward).all()), reward_name, "NaN or infinity", "finite numbers")
+    is_distribution = bool((transition >= 0).all() and np.allclose(transition.sum(-1), 1.0))
+    require(is_distribution, "transition", "rows that are no distributions", "p(s'|s, a) >= 0, summing to 1 over s'")
     require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
     mask = np.zeros(states, dtype=bool) if terminal is None else np.asarray(terminal, dtype=bool)
     require(mask.shape == (states,), "terminal", mask.shape, f"a mask of shape {(states,)}")
@@ -58,7 +60,10 @@ def _iterate(
             break
     else:
         if contractions >= MAX_ITERATIONS:
-            raise ConfigurationError(f"gamma: found {gamma}, at which value iteration does not converge; expected < 1")
+            raise ConfigurationError(
+                f"gamma: found {gamma}, at which value iteration did not converge in {MAX_ITERATIONS} iterations; "
+                "expected a smaller one, or an end to every path"
+            )
     q = reward + gamma * transition @ v
     return q, v, _boltzmann(q + log_weight, alpha)
 

@@ -65,7 +65,9 @@ class CommandLine(LightningCLI):
         if trainer.logger in (None, True):
             kwargs["logger"] = self._logger(Path(trainer.default_root_dir))
         callbacks = list(trainer.callbacks or [])
-        if trainer.enable_progress_bar is not False and not any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks):
+        if trainer.enable_progress_bar is not False and not any(
+            isinstance(c, pl.callbacks.ProgressBar) for c in callbacks
+        ):
             callbacks.append(FrameProgressBar())
         kwargs["callbacks"] = callbacks
         plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins] if trainer.plugins else []
@@ -107,21 +109,45 @@ def main(args: ArgsType = None) -> CommandLine:
             subclass_mode_model=True,
             save_config_callback=_SaveConfig,
             seed_everything_default=0,
-            trainer_defaults={"default_root_dir": "runs", "max_epochs": 1, "enable_model_summary": False},
+            trainer_defaults={
+                "default_root_dir": "runs",
+                "max_epochs": 1,
+                "enable_model_summary": False,
+                "log_every_n_steps": 10,
+            },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=args,
         )
-    except RqlError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _message(error: BaseException | None) -> str | None:
+    """What the user can mend, also where jsonargparse raised an error of its own on top of ours."""
+    while error is not None:
+        if isinstance(error, RqlError):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _quieten() -> None:
     """Keep the screen for what the user asked for: no device lists, tips or other libraries' deprecations."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
-    for message in (".*is_leaf.*", "Total length of `list` across ranks is zero.*", ".*does not have many workers.*"):
+    for message in (
+        ".*is_leaf.*",
+        "Total length of .* across ranks is zero.*",
+        "Found .* in eval mode at the start of training.*",  # the frozen prior
+        "predict returned None.*",  # trajectories go to files
+        "torch.distributed.nn.functional.all_gather is deprecated.*",
+        "The number of training batches .* is smaller than the logging interval.*",
+    ):
         warnings.filterwarnings("ignore", message=message)
 
 

@@ -1,4 +1,4 @@
-"""What all algorithms share: manual optimization, counters, averaging over ranks, and what a checkpoint says of itself."""
+"""What all algorithms share: manual optimization, counters, averaging over ranks, and a checkpoint's description."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from rql_lightning.envs.spaces import check_same, space_from_data
-from rql_lightning.errors import CheckpointError, ConfigurationError, DivergenceError, RqlError, require
+from rql_lightning.errors import CheckpointError, DivergenceError, RqlError, require
 from rql_lightning.policies import Policy
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Algorithm(pl.LightningModule):
         policy: What acts; set by :meth:`build`.
         frames: Environment frames that training has seen, over all ranks.
         updates: Updates made.
+        train_seconds: Wall-clock from the start of training to the last update, evaluations in between included, over
+            all parts of a resumed run.
     """
 
     policy: Policy
@@ -39,19 +41,11 @@ class Algorithm(pl.LightningModule):
     learning_rate: float
     learning_rate_schedule: Schedule
     max_grad_norm: float | None
-    _started: float | None
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.frames, self.updates = 0, 0
-        self._seconds_before, self._started = 0.0, None
-
-    @property
-    def train_seconds(self) -> float:
-        """Wall-clock seconds of training so far, evaluations in between included, over all parts of a resumed run."""
-        running = 0.0 if self._started is None else time.monotonic() - self._started
-        return self._seconds_before + running
+        self.frames, self.updates, self.train_seconds = 0, 0, 0.0
 
     # -- to be given by an algorithm ---------------------------------------------------------------------------------
 
@@ -94,22 +88,19 @@ class Algorithm(pl.LightningModule):
         self.frames = self.data.frames
         self._schedule_learning_rate()
         metrics = self.update(batch)
+        self.train_seconds = time.monotonic() - self._clock
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise DivergenceError(
                     f"{name} became {value} at frame {self.frames}, update {self.updates}: training diverged. The last "
                     "checkpoint is from before; try a smaller model.learning_rate or model.max_grad_norm"
                 )
-        if batch_idx % max(1, self.trainer.log_every_n_steps) == 0:
+        if batch_idx % max(1, self.trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
             self.log_metrics({f"train/{name}": value for name, value in metrics.items()})
 
     def on_train_start(self) -> None:
         """Start the clock."""
-        self._started = time.monotonic()
-
-    def on_train_end(self) -> None:
-        """Stop the clock."""
-        self._seconds_before, self._started = self.train_seconds, None
+        self._clock = time.monotonic() - self.train_seconds
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing: the evaluation callback runs the episodes."""
@@ -130,7 +121,7 @@ class Algorithm(pl.LightningModule):
         ``torch.autograd.grad`` leaves DistributedDataParallel's hooks alone: they allow one backward pass a training
         step, and this makes K of them.
         """
-        # One vector: one message between ranks, and a norm and a product where clip_grad_norm_ makes a dozen small ones.
+        # One vector: one message between ranks; one norm and one product where clip_grad_norm_ makes a dozen of each.
         vector = parameters_to_vector(torch.autograd.grad(loss, parameters))
         if self.trainer.world_size > 1:
             vector = self.trainer.strategy.reduce(vector, reduce_op="mean")
@@ -178,12 +169,16 @@ class Algorithm(pl.LightningModule):
             raise CheckpointError(str(error)) from error
         if described.get("hidden_sizes") != self.policy.describe().get("hidden_sizes"):
             found, expected = described.get("hidden_sizes"), self.policy.describe().get("hidden_sizes")
-            raise CheckpointError(f"{path}: found networks with hidden_sizes {found}, expected model.hidden_sizes {expected}")
+            raise CheckpointError(
+                f"{path}: found networks with hidden_sizes {found}, expected model.hidden_sizes {expected}"
+            )
         self.frames, self.updates = about["frames"], about["updates"]
-        self._seconds_before = about["train_seconds"]
+        self.train_seconds = about["train_seconds"]
         # Our own counters say where a run goes on: of Lightning's, only the optimizer steps (its global_step).
-        loops = checkpoint.get("loops", {}).get("fit_loop", {})
-        checkpoint["loops"] = {"fit_loop": {key: value for key, value in loops.items() if "optim_step_progress" in key}}
+        loops = checkpoint.pop("loops", {}).get("fit_loop", {})
+        if self.trainer.state.fn == "fit":
+            kept = {key: value for key, value in loops.items() if "optim_step_progress" in key}
+            checkpoint["loops"] = {"fit_loop": kept}
 
 
 def check_hyperparameters(values: dict[str, Any]) -> None:

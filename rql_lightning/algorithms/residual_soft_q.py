@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class ResidualSoftQLearning(SoftQLearning):
     """Customise a frozen prior to an add-on reward (Eq. 6, 7, 8), for discrete actions.
 
-    omega_prime = alpha_hat is KL-regularised reinforcement learning towards the prior; omega_prime = 0 forgets the prior.
+    omega_prime = alpha_hat is KL-regularised reinforcement learning towards the prior; omega_prime = 0 forgets it.
 
     Args:
         prior: The frozen policy to customise.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rql_lightning import functional
 from rql_lightning.algorithms.base import Algorithm, Schedule, check_hyperparameters
@@ -59,7 +59,11 @@ class SoftQLearning(Algorithm):
         self.learning_rate, self.learning_rate_schedule = learning_rate, learning_rate_schedule
         self.tau, self.target_update_interval = tau, target_update_interval
         self.huber_delta, self.max_grad_norm = huber_delta, max_grad_norm
-        self.epsilon_initial, self.epsilon_final, self.epsilon_fraction = epsilon_initial, epsilon_final, epsilon_fraction
+        self.epsilon_initial, self.epsilon_final, self.epsilon_fraction = (
+            epsilon_initial,
+            epsilon_final,
+            epsilon_fraction,
+        )
 
     # -- what the residual algorithm overrides: the policy and the target --------------------------------------------
 
@@ -88,7 +92,7 @@ class SoftQLearning(Algorithm):
         The target network stands still between two of its updates, so the targets (Eq. 8) of all minibatches up to the
         next are computed in one pass.
         """
-        optimizer = self.optimizers()
+        optimizer: Any = self.optimizers()
         parameters = list(self.policy.q_network.parameters())
         losses: list[Tensor] = []
         values: list[Tensor] = []

@@ -77,7 +77,7 @@ class FrameCheckpoint(Checkpoint):
         data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
         data.replay_file = data.save_replay(folder, trainer.global_rank)
         trainer.strategy.barrier("replay buffers written")
-        trainer.save_checkpoint(folder / "last.ckpt")
+        trainer.save_checkpoint(folder / "last.ckpt", weights_only=False)
         current = data.replay_file.format(rank=trainer.global_rank)
         data.replay_file = None
         for path in folder.glob(f"replay-*-rank{trainer.global_rank}.pt"):

@@ -1,4 +1,4 @@
-"""The evaluation protocol as a callback: during ``fit`` every so many frames, and for ``validate``, ``test``, ``predict``."""
+"""The evaluation protocol as a callback: during ``fit`` every so many frames, and for the other commands."""
 
 from __future__ import annotations
 
@@ -60,6 +60,11 @@ class EvaluationCallback(pl.Callback):
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find the run's folder: a question that all ranks have to ask together."""
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
     def state_dict(self) -> dict[str, Any]:
         """Learning curves go on after a resume."""
         return {"history": self.history}
@@ -107,7 +112,7 @@ class EvaluationCallback(pl.Callback):
 
         data = _data(trainer)
         episodes = self._run(trainer, pl_module.policy, self.episodes, record=True)
-        folder = _folder(trainer) / "trajectories"
+        folder = self.folder / "trajectories"
         path = save_trajectories(episodes, folder if trainer.world_size == 1 else folder / f"rank{trainer.global_rank}")
         Console().print(f"{len(episodes.table)} trajectories of {data.env}: {path}", soft_wrap=True)
 
@@ -152,11 +157,13 @@ class EvaluationCallback(pl.Callback):
         if trainer.is_global_zero:
             seconds = round(pl_module.train_seconds, 2)
             counters = {"frames": pl_module.frames, "updates": pl_module.updates, "train_seconds": seconds}
-            path = _folder(trainer) / "metrics.json"
+            path = self.folder / "metrics.json"
             _write_json({**summary, **counters}, path)
             if self.figures and len(mine.pictured) > 0:
                 samples = {"prior": self._prior_pictured} if self.prior_summary is not None else {}
-                figure = distribution_figure({**samples, "policy": mine.pictured}, _data(trainer).customization.pictured[0])
+                figure = distribution_figure(
+                    {**samples, "policy": mine.pictured}, _data(trainer).customization.pictured[0]
+                )
                 self._save_figure(trainer, "distribution", figure)
             self._print(trainer, title, summary)
             Console().print(f"metrics: {path}", soft_wrap=True)
@@ -175,7 +182,7 @@ class EvaluationCallback(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure(name, figure, global_step=_data(trainer).algorithm.frames)
-        figure.savefig(_folder(trainer) / f"{name}.png", dpi=120)
+        figure.savefig(self.folder / f"{name}.png", dpi=120)
 
 
 def _data(trainer: pl.Trainer) -> ReplayDataModule:
@@ -184,12 +191,6 @@ def _data(trainer: pl.Trainer) -> ReplayDataModule:
 
 def _metric(data: ReplayDataModule) -> str | None:
     return None if data.customization.metric is None else data.customization.metric.name
-
-
-def _folder(trainer: pl.Trainer) -> Path:
-    folder = Path(trainer.log_dir or trainer.default_root_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _gather(trainer: pl.Trainer, table: np.ndarray, episodes: int) -> np.ndarray:

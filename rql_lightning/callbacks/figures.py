@@ -25,7 +25,7 @@ def distribution_figure(samples: Mapping[str, np.ndarray], label: str) -> Figure
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
     span = np.concatenate(list(samples.values()))
-    bins = np.linspace(span.min() - 1e-9, span.max() + 1e-9, 80)
+    bins = np.linspace(span.min() - 1e-9, span.max() + 1e-9, 80).tolist()
     colors = [PRIOR_COLOR, POLICY_COLOR] if len(samples) > 1 else [POLICY_COLOR]
     for (name, values), color in zip(samples.items(), colors, strict=True):
         axes.hist(values, bins=bins, density=True, alpha=0.6, color=color, label=name)

@@ -38,7 +38,7 @@ class Resumed(VectorWrapper):
 
     def __init__(self, env: VectorEnv, state: dict[str, Any]) -> None:
         super().__init__(env)
-        self.autoreset_mode = env.autoreset_mode  # type: ignore[attr-defined]
+        self.autoreset_mode = env.autoreset_mode
         self._state: dict[str, Any] | None = state
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:

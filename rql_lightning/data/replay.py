@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,7 @@ class ReplayDataModule(pl.LightningDataModule):
         env = self.make_env(1)
         self.observation_space: gym.Space[Any] = env.single_observation_space
         self.action_space: gym.Space[Any] = env.single_action_space
-        self.customization = env.customization  # type: ignore[attr-defined]
+        self.customization = env.customization
         env.close()
         self.frames = 0
 
@@ -123,14 +123,14 @@ class ReplayDataModule(pl.LightningDataModule):
         self._restored = None
         return _TrainingBatches(self, self._collection)
 
-    def val_dataloader(self) -> list[Any]:
+    def val_dataloader(self) -> range:
         """One empty batch, for ``validate``: the evaluation callback runs the episodes. None during ``fit``."""
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
-        return [] if fitting else [torch.empty(0)]
+        return range(0 if fitting else 1)
 
-    def test_dataloader(self) -> list[Any]:
+    def test_dataloader(self) -> range:
         """See :meth:`val_dataloader`."""
-        return [torch.empty(0)]
+        return range(1)
 
     predict_dataloader = test_dataloader
 
@@ -167,14 +167,16 @@ class ReplayDataModule(pl.LightningDataModule):
         if state_dict["world_size"] != trainer.world_size:
             raise CheckpointError(
                 f"checkpoint {trainer.ckpt_path}: found a run of {state_dict['world_size']} rank(s), expected "
-                f"{trainer.world_size}: each goes on with its own replay buffer; set trainer.devices and num_nodes as then"
+                f"{trainer.world_size}: each goes on with its own replay buffer; set trainer.devices as it was then"
             )
         if state_dict["replay_file"] is None:
             rank_zero_warn("the checkpoint has no replay buffer beside it: going on with an empty one")
             return
         path = Path(str(trainer.ckpt_path)).parent / state_dict["replay_file"].format(rank=trainer.global_rank)
         if not path.is_file():
-            raise CheckpointError(f"checkpoint {trainer.ckpt_path}: expected its replay buffer {path}, found no such file")
+            raise CheckpointError(
+                f"checkpoint {trainer.ckpt_path}: expected its replay buffer {path}, found no such file"
+            )
         self._restored = read_data(path)
 
 
@@ -201,7 +203,7 @@ class _Collection:
             self.replay.load_state_dict(restored["replay"])
             self._random_state = restored["random_state"]
             if restored["env"] is not None:
-                env = Resumed(self.env, _to_arrays(restored["env"]))
+                env = Resumed(self.env, _convert(restored["env"], torch.Tensor, torch.Tensor.numpy))
             else:
                 rank_zero_info(f"{data.env} cannot store its state: running episodes start anew")
         self.collector = make_collector(env, algorithm.explore, algorithm.device, data.frames_per_batch, seed)
@@ -223,10 +225,13 @@ class _Collection:
     def state(self) -> dict[str, Any]:
         """Tensors and plain data only, so that it loads with ``weights_only=True``."""
         try:
-            env = _to_tensors(self.env.get_state())  # type: ignore[attr-defined]
+            env = _convert(self.env.get_state(), np.ndarray, lambda array: torch.from_numpy(array.copy()))
         except NotImplementedError:
             env = None
-        return {"replay": self.replay.state_dict(), "env": env, "random_state": torch.get_rng_state()}
+        replay = self.replay.state_dict()
+        # What the buffer does not fill yet is uninitialised memory: no business of a file's.
+        _convert(replay["_storage"]["_storage"], torch.Tensor, lambda tensor: tensor[len(self.replay) :].zero_())
+        return {"replay": replay, "env": env, "random_state": torch.get_rng_state()}
 
     def close(self) -> None:
         """Close the environments."""
@@ -258,9 +263,10 @@ class _TrainingBatches:
         self.data.frames += self.data.frames_per_turn
 
 
-def _to_tensors(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value for key, value in state.items()}
-
-
-def _to_arrays(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: value.numpy() if isinstance(value, torch.Tensor) else value for key, value in state.items()}
+def _convert(state: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
+    """Nested dictionaries and lists, with every leaf of this kind converted."""
+    if isinstance(state, dict):
+        return {key: _convert(value, kind, convert) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_convert(value, kind, convert) for value in state]
+    return convert(state) if isinstance(state, kind) else state

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -85,30 +85,31 @@ class _Bookkeeping:
         self.metric[slice(None) if mask is None else mask] = 0.0
 
     def evaluate(self, name: str, function: StepFunction, transition: Transition) -> np.ndarray:
-        """Call a step function in the form that it has and check what comes back: finite, one number an environment."""
+        """Call a step function in the form that it has and check what comes back; ``[N]``."""
+        described = (
+            f"{name} ({getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))})"
+        )
         if self.batched and not self.customization.vectorized:
-            values = [function(*_row(transition, index)) for index in range(self.num_envs)]
-        else:
-            values = function(*transition)
+            rows = (function(*_row(transition, index)) for index in range(self.num_envs))
+            return np.array([self.check(described, value, (), index) for index, value in enumerate(rows)])
+        return self.check(described, function(*transition), (self.num_envs,) if self.batched else (), 0).reshape(-1)
+
+    def check(self, described: str, values: Any, shape: tuple[int, ...], index: int) -> np.ndarray:
+        """Numbers, of this shape, finite; ``index`` is the environment of a value that is not a batch."""
         try:
             result = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise EnvironmentContractError(
-                f"{_describe(name, function)}: found {values!r}, expected a number"
-            ) from error
-        expected = (self.num_envs,) if self.batched else ()
-        if result.shape != expected:
-            raise EnvironmentContractError(
-                f"{_describe(name, function)}: found a result of shape {result.shape}, expected {expected}"
-            )
+        except (TypeError, ValueError):
+            self._refuse(described, repr(values), "a number", index)
+        if result.shape != shape:
+            self._refuse(described, f"a result of shape {result.shape}", f"the shape {shape}", index)
         if not np.isfinite(result).all():
-            found = f"{result!r}" if not self.batched else f"{result[~np.isfinite(result)][0]!r}"
-            index = int(np.argmin(np.isfinite(result))) if self.batched else 0
-            raise EnvironmentContractError(
-                f"{_describe(name, function)}: found {found} in environment {index} at step "
-                f"{int(self.steps[index])} of its episode, expected a finite number"
-            )
-        return np.atleast_1d(result)
+            index = int(np.argmin(np.isfinite(result))) if shape else index
+            self._refuse(described, f"{result.reshape(-1)[index if shape else 0]}", "a finite number", index)
+        return result
+
+    def _refuse(self, described: str, found: str, expected: str, index: int) -> NoReturn:
+        where = f"environment {index} at step {int(self.steps[index])} of its episode"
+        raise EnvironmentContractError(f"{described}: found {found} in {where}, expected {expected}")
 
     def step(
         self, transition: Transition, own_reward: Any, terminated: Any, truncated: Any
@@ -117,7 +118,7 @@ class _Bookkeeping:
         self.steps += 1
         task = self.customization
         if task.basic_reward is None:
-            basic = np.atleast_1d(np.asarray(own_reward, dtype=np.float64))
+            basic = self.check("reward", own_reward, np.shape(own_reward), 0).reshape(-1)
         else:
             basic = self.evaluate("basic_reward", task.basic_reward, transition)
         add_on = self.evaluate("add_on_reward", task.add_on_reward, transition)
@@ -137,16 +138,16 @@ class _Bookkeeping:
 
 def _row(transition: Transition, index: int) -> Transition:
     observation, action, next_observation, info = transition
-    single = {
-        key: value[index]
-        for key, value in info.items()
-        if not key.startswith("_") and np.ndim(value) > 0 and (f"_{key}" not in info or info[f"_{key}"][index])
-    }
-    return observation[index], action[index], next_observation[index], single
+    return observation[index], action[index], next_observation[index], _row_of_info(info, index)
 
 
-def _describe(name: str, function: StepFunction) -> str:
-    return f"{name} ({getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))})"
+def _row_of_info(info: dict[str, Any], index: int) -> dict[str, Any]:
+    """One environment's info out of a vector environment's, whose ``_key`` tell which environments have a ``key``."""
+    row = {}
+    for key, value in info.items():
+        if not key.startswith("_") and (f"_{key}" not in info or info[f"_{key}"][index]):
+            row[key] = _row_of_info(value, index) if isinstance(value, dict) else value[index]
+    return row
 
 
 class CustomizationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):

@@ -44,7 +44,8 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
         limits = [_time_limit(env) for env in self.envs]
         return {
             "observation": np.array(self._observations),
-            "state": np.stack([np.asarray(env.unwrapped.state, dtype=np.float64) for env in self.envs]),
+            # One array each: their types differ between environments that were just reset and others.
+            "state": [np.array(env.unwrapped.state) for env in self.envs],
             "elapsed_steps": [-1 if limit is None else limit._elapsed_steps for limit in limits],
             "random": [env.unwrapped.np_random.bit_generator.state for env in self.envs],
         }

@@ -18,8 +18,8 @@ def prior_from_description(description: dict[str, Any]) -> Prior:
     """
     if description["kind"] == "FunctionPrior":
         raise CheckpointError(
-            f"found a policy that customises the function {description['log_prob']}, which a file cannot hold; expected "
-            "it as load_policy(path, prior=FunctionPrior(...))"
+            f"found a policy that customises the function {description['log_prob']}, which a file cannot hold; "
+            "expected it as load_policy(path, prior=FunctionPrior(...))"
         )
     if description["kind"] != "CheckpointPrior":
         raise ValueError(f"a prior of kind {description['kind']!r}")

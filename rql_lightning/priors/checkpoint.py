@@ -35,7 +35,11 @@ class CheckpointPrior(Prior):
     def _wrap(self, policy: Policy, path: str) -> None:
         self.path = path
         self.policy = policy.eval().requires_grad_(False)
-        self.observation_space, self.action_space, self.task = policy.observation_space, policy.action_space, policy.task
+        self.observation_space, self.action_space, self.task = (
+            policy.observation_space,
+            policy.action_space,
+            policy.task,
+        )
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
         """Those of the policy, ``[..., A]``."""

@@ -28,7 +28,9 @@ class FunctionPrior(Prior):
     def __init__(self, log_prob: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.function = log_prob
-        self.name = f"{getattr(log_prob, '__module__', '?')}.{getattr(log_prob, '__qualname__', type(log_prob).__name__)}"
+        self.name = (
+            f"{getattr(log_prob, '__module__', '?')}.{getattr(log_prob, '__qualname__', type(log_prob).__name__)}"
+        )
 
     def attach(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Take the environment's spaces and try the function once.

@@ -167,7 +167,7 @@ def test_success_knows_how_and_when_the_episode_ends(kind, record, sample_action
     def lasted(observation, action, next_observation, info):
         return (info["step"] == 12) & np.logical_not(info["terminated"]) | info["truncated"]
 
-    env = make(kind, Customization(stay_centred, is_success=lasted), base="CartPole-v1")
+    env = make(kind, Customization(stay_centred, is_success=lasted))
     steps = record(env, sample_actions(env, 120), seed=4)
     assert steps.info["is_success"].dtype == bool
     each = [steps] if kind == "scalar" else [steps.environment(index) for index in range(NUM_ENVS)]

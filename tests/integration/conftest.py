@@ -1,0 +1,78 @@
+"""Running the command line in this process, on budgets of seconds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rql_lightning.train import main
+
+ROOT = Path(__file__).parents[2]
+CONFIG = str(ROOT / "configs/cartpole/residual_soft_q.yaml")
+SMALL = [
+    "--model.hidden_sizes=[16]",
+    "--data.num_envs=8",
+    "--data.frames_per_batch=64",
+    "--data.updates_per_batch=4",
+    "--data.batch_size=16",
+    "--data.total_frames=1024",
+    "--data.warm_up_frames=128",
+    "--evaluation.episodes=4",
+    "--evaluation.episodes_during_fit=2",
+    "--evaluation.every_n_frames=512",
+    "--checkpoint.every_n_frames=256",
+    "--trainer.enable_progress_bar=false",
+]
+
+
+class CommandLineRunner:
+    """``run("fit", "--data.total_frames=…")`` with the small budgets above, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "runs"
+
+    def arguments(self, command: str, *arguments: str, config: str = CONFIG) -> list[str]:
+        return [command, "--config", config, *SMALL, f"--trainer.default_root_dir={self.root}", *arguments]
+
+    def __call__(self, command: str, *arguments: str, config: str = CONFIG) -> Any:
+        return main(self.arguments(command, *arguments, config=config))
+
+    def folder(self, version: int = 0, what: str = "residual_soft_q") -> Path:
+        return self.root / "cartpole" / what / f"version_{version}"
+
+    def checkpoint(self, version: int = 0) -> Path:
+        return self.folder(version) / "checkpoints" / "last.ckpt"
+
+    def metrics(self, version: int = 0) -> dict[str, Any]:
+        return json.loads((self.folder(version) / "metrics.json").read_text())
+
+    def replay(self, version: int = 0, rank: int = 0) -> dict[str, Any]:
+        (path,) = (self.folder(version) / "checkpoints").glob(f"replay-*-rank{rank}.pt")
+        return torch.load(path, weights_only=True)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLineRunner:
+    monkeypatch.setattr(sys, "argv", ["train"])
+    return CommandLineRunner(tmp_path)
+
+
+@pytest.fixture
+def refused(run: CommandLineRunner, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run what must fail with exit code 2; returns what stood on the screen."""
+
+    def refused(command: str, *arguments: str, config: str = CONFIG) -> str:
+        with pytest.raises(SystemExit) as stop:
+            run(command, *arguments, config=config)
+        assert stop.value.code == 2
+        message = capsys.readouterr().err
+        assert "Traceback" not in message
+        return " ".join(message.split())
+
+    return refused

@@ -1,0 +1,114 @@
+"""fit, validate, test, predict: what they write and print."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensordict import TensorDict
+from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
+
+import rql_lightning
+
+METRICS = {
+    "episodes",
+    "success_rate",
+    "basic_return_mean",
+    "basic_return_std",
+    "add_on_return_mean",
+    "add_on_return_std",
+    "total_return_mean",
+    "total_return_std",
+    "mean_abs_position_mean",
+    "mean_abs_position_std",
+    "episode_length_mean",
+    "kl_to_prior",
+    "frames",
+    "updates",
+    "train_seconds",
+}
+
+
+def test_fit_writes_the_whole_run_folder(run, capsys):
+    run("fit")
+    folder = run.folder()
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "checkpoints", "metrics.json", "learning_curves.png", "distribution.png"} <= names
+    metrics = run.metrics()
+    assert set(metrics) == METRICS
+    # 16 turns of 64 frames, of which the first only fills the buffer to the 128 frames of the warm-up; 4 updates each.
+    assert (metrics["frames"], metrics["updates"], metrics["episodes"]) == (1024, 15 * 4, 4)
+    screen = capsys.readouterr().out
+    assert "prior" in screen and "policy" in screen and "success rate" in screen and "metrics.json" in screen
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["data"]["total_frames"] == 1024 and config["model"]["init_args"]["hidden_sizes"] == [16]
+
+
+def test_tensorboard_has_scalars_against_frames_and_pictures(run):
+    run("fit", "--trainer.log_every_n_steps=1")
+    events = EventAccumulator(str(run.folder())).Reload()
+    scalars = events.Tags()["scalars"]
+    assert {"train/td_loss", "train/epsilon", "eval/add_on_return_mean", "eval/kl_to_prior"} <= set(scalars)
+    assert [event.step for event in events.Scalars("eval/add_on_return_mean")] == [0, 512, 1024]
+    assert events.Scalars("train/td_loss")[0].step == 128
+    assert {"learning_curves", "distribution"} <= set(events.Tags()["images"])
+
+
+def test_test_writes_into_the_run_and_repeats_the_figures(run, capsys):
+    run("fit")
+    before = run.metrics()
+    (run.folder() / "metrics.json").unlink()
+    config = (run.folder() / "config.yaml").read_text()
+    run("test", f"--ckpt_path={run.checkpoint()}")
+    assert run.metrics() == before
+    assert (run.folder() / "config.yaml").read_text() == config
+    assert not run.folder(1).exists()
+    capsys.readouterr()
+    run("validate", f"--ckpt_path={run.checkpoint()}")
+    assert f"{before['basic_return_mean']:.2f}" in capsys.readouterr().out
+
+
+def test_results_do_not_depend_on_how_many_environments_evaluate(run):
+    run("fit")
+    before = run.metrics()
+    run("test", f"--ckpt_path={run.checkpoint()}", "--evaluation.max_envs=3")
+    assert run.metrics() == pytest.approx(before, rel=1e-5)
+
+
+def test_predict_writes_trajectories_that_torchrl_loads(run):
+    run("fit")
+    run("predict", f"--ckpt_path={run.checkpoint()}")
+    data = TensorDict.load_memmap(run.folder() / "trajectories")
+    metrics = run.metrics()
+    assert len(data) == metrics["episode_length_mean"] * 4
+    assert data["next", "add_on_reward"].sum() / 4 == pytest.approx(metrics["add_on_return_mean"], rel=1e-4)
+    assert int(data["next", "done"].sum()) == 4
+    same_episode = data["step"][1:] > 0
+    following, observation = data["next", "observation"][:-1], data["observation"][1:]
+    assert bool((following == observation)[same_episode].all())
+    policy = rql_lightning.load_policy(run.checkpoint())
+    assert bool((policy.act(data["observation"]) == data["action"]).all())
+    sampler = SliceSampler(slice_len=5, traj_key=("collector", "traj_ids"))
+    replay = TensorDictReplayBuffer(storage=LazyTensorStorage(len(data)), sampler=sampler, batch_size=20)
+    replay.extend(data)
+    steps = replay.sample()["step"].reshape(4, 5)
+    assert bool((steps.diff(dim=1) == 1).all())
+
+
+def test_run_folder_is_named_after_task_and_algorithm_unless_told(run):
+    run("fit", "--run_name=null", "--data.total_frames=128", "--data.warm_up_frames=0")
+    assert run.folder(what="residual_soft_q_learning").is_dir()
+
+
+def test_help_is_written_for_users():
+    command = [sys.executable, "-m", "rql_lightning.train"]
+    top = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(name in top for name in ("fit", "validate", "test", "predict"))
+    fit = subprocess.run([*command, "fit", "--help"], capture_output=True, text=True, check=True).stdout
+    assert "The budget in environment frames, over all ranks." in " ".join(fit.split())
+    model = [*command, "fit", "--model.help", "ResidualSoftQLearning"]
+    text = " ".join(subprocess.run(model, capture_output=True, text=True, check=True).stdout.split())
+    assert "--model.omega_prime" in text and "the weight of the prior's log-likelihood" in text

@@ -1,0 +1,65 @@
+"""Two ranks on this machine: each its own environments, one set of weights."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rql_lightning.errors import CheckpointError
+
+DDP = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+
+
+def launch(run, *arguments: str) -> str:
+    command = [sys.executable, "-m", "rql_lightning.train", *run.arguments("fit", *DDP, *arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def two_ranks(run):
+    launch(run, "--trainer.callbacks+=rank_weights.WriteWeights", "--evaluation.episodes=5")
+    return run
+
+
+def test_ranks_share_weights_but_neither_frames_nor_random_numbers(two_ranks):
+    weights = [torch.load(two_ranks.root / f"weights-rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert weights[0].keys() == weights[1].keys()
+    for key in weights[0]:
+        assert torch.equal(weights[0][key], weights[1][key]), key
+    saved = torch.load(two_ranks.checkpoint(), weights_only=True)["state_dict"]
+    assert all(torch.equal(saved[key], weights[1][key]) for key in saved)
+    replays = [two_ranks.replay(rank=rank) for rank in (0, 1)]
+    observations = [replay["replay"]["_storage"]["_storage"]["observation"][:512] for replay in replays]
+    assert not torch.equal(*observations)
+    assert not torch.equal(*(replay["random_state"] for replay in replays))
+    # Frames are counted over both ranks: 8 turns of 2 · 64, of which the first reaches the warm-up of 128.
+    metrics = two_ranks.metrics()
+    assert (metrics["frames"], metrics["updates"], metrics["episodes"]) == (1024, 8 * 4, 5)
+
+
+def test_evaluation_is_shared_out_and_reduced(two_ranks):
+    distributed = two_ranks.metrics()
+    two_ranks("test", f"--ckpt_path={two_ranks.checkpoint()}", "--evaluation.episodes=5")
+    assert two_ranks.metrics() == pytest.approx(distributed, rel=1e-5)
+
+
+def test_a_run_of_two_ranks_resumes_with_two_and_refuses_one(two_ranks, refused):
+    message = refused("fit", f"--ckpt_path={two_ranks.checkpoint()}", "--data.total_frames=2048")
+    assert "2 rank(s)" in message and CheckpointError.__name__ not in message
+    launch(two_ranks, f"--ckpt_path={two_ranks.checkpoint()}", "--data.total_frames=1280")
+    assert (
+        max(
+            two_ranks.metrics(version)["frames"]
+            for version in (1, 2)
+            if two_ranks.folder(version).exists() and (two_ranks.folder(version) / "metrics.json").exists()
+        )
+        == 1280
+    )
