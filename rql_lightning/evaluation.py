@@ -84,7 +84,7 @@ def run_episodes(policy: Policy, env: VectorEnv, seeds: list[int], record: bool 
     recorded: list[dict[str, np.ndarray]] = []
     observation, _ = env.reset(seed=[seeds[i] if i < len(seeds) else 0 for i in range(number)])
     while (active := episode < len(seeds)).any():
-        tensor = policy._as_input(observation)
+        tensor = policy.as_input(observation)
         parameters = policy.distribution_parameters(tensor)
         action = policy.mode(parameters).cpu().numpy()
         divergence = _kl_to_prior(policy, tensor, parameters)

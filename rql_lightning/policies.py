@@ -71,7 +71,7 @@ class Policy(nn.Module):
         Returns:
             Actions in the environment's own units, ``[]`` or ``[N]``; NumPy for NumPy, tensor for tensor.
         """
-        tensor = self._as_input(observation)
+        tensor = self.as_input(observation)
         parameters = self.distribution_parameters(tensor)
         action = self.mode(parameters) if deterministic else self.make_distribution(parameters).sample()
         return action if isinstance(observation, Tensor) else action.cpu().numpy()[()]
@@ -79,7 +79,7 @@ class Policy(nn.Module):
     @torch.no_grad()
     def log_prob(self, observation: Any, action: Any) -> Any:
         """Log π(a|s) for one pair or a batch of them; shapes and kinds as in :meth:`act`."""
-        tensor = self._as_input(observation)
+        tensor = self.as_input(observation)
         taken = torch.as_tensor(action, device=tensor.device)
         result = self.distribution(tensor).log_prob(taken)
         return result if isinstance(observation, Tensor) else result.cpu().numpy()[()]
@@ -93,7 +93,8 @@ class Policy(nn.Module):
             "action_space": space_to_data(self.action_space),
         }
 
-    def _as_input(self, observation: Any) -> Tensor:
+    def as_input(self, observation: Any) -> Tensor:
+        """Observations ``[..., *observation_shape]`` as float32, on the policy's device."""
         first = next(self.parameters(), None)
         device = observation.device if isinstance(observation, Tensor) and first is None else None
         device = first.device if first is not None else device

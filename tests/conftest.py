@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from gymnasium.vector import VectorEnv
 
@@ -110,3 +113,20 @@ def movement() -> Callable[..., Any]:
         return next_observation[..., 0] - observation[..., 0]
 
     return movement
+
+
+@pytest.fixture(scope="session")
+def fit() -> Callable[..., pl.Trainer]:
+    """``(algorithm, data) →`` the trainer that trained it: nothing is evaluated, printed or written."""
+
+    def fit(algorithm: pl.LightningModule, data: pl.LightningDataModule, seed: int = 0) -> pl.Trainer:
+        torch.manual_seed(seed)
+        logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = pl.Trainer(accelerator="cpu", devices=1, max_epochs=1, enable_model_summary=False, **quiet)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*ranks is zero.*|Found .* in eval mode.*")
+            trainer.fit(algorithm, datamodule=data)
+        return trainer
+
+    return fit

@@ -75,6 +75,8 @@ class Algorithm(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Build the networks for the environment's spaces, once."""
         if stage == "fit":
+            expected_precision = "another, such as bf16-mixed: gradients are taken without Lightning's loss scaling"
+            require(self.trainer.precision != "16-mixed", "trainer.precision", "16-mixed", expected_precision)
             expected = " or ".join(repr(name) for name in self.allowed_rewards)
             require(self.data.reward in self.allowed_rewards, "data.reward", self.data.reward, self._why(expected))
         if not hasattr(self, "policy"):
@@ -177,8 +179,13 @@ class Algorithm(pl.LightningModule):
         # Our own counters say where a run goes on: of Lightning's, only the optimizer steps (its global_step).
         loops = checkpoint.pop("loops", {}).get("fit_loop", {})
         if self.trainer.state.fn == "fit":
+            if "optimizer_states" not in checkpoint:
+                raise CheckpointError(f"{path}: found an exported policy, expected a run's checkpoint to go on from")
             kept = {key: value for key, value in loops.items() if "optim_step_progress" in key}
             checkpoint["loops"] = {"fit_loop": kept}
+        else:  # a policy is enough to look at
+            unused = {key: value for key, value in self.state_dict().items() if not key.startswith("policy.")}
+            checkpoint["state_dict"] = {**unused, **checkpoint["state_dict"]}
 
 
 def check_hyperparameters(values: dict[str, Any]) -> None:

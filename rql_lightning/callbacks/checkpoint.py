@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -28,8 +27,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         write_atomically(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """See :func:`rql_lightning.checkpoints.read_checkpoint`."""
-        return read_checkpoint(resolve(path))
+        """See :func:`rql_lightning.checkpoints.read_checkpoint`; exported policies lack what Lightning expects."""
+        lightning = {"pytorch-lightning_version": pl.__version__, "epoch": 0, "global_step": 0}
+        return {**lightning, **read_checkpoint(resolve(path))}
 
 
 class FrameCheckpoint(Checkpoint):
@@ -78,11 +78,7 @@ class FrameCheckpoint(Checkpoint):
         data.replay_file = data.save_replay(folder, trainer.global_rank)
         trainer.strategy.barrier("replay buffers written")
         trainer.save_checkpoint(folder / "last.ckpt", weights_only=False)
-        current = data.replay_file.format(rank=trainer.global_rank)
-        data.replay_file = None
-        for path in folder.glob(f"replay-*-rank{trainer.global_rank}.pt"):
-            if path.name != current:
-                os.unlink(path)
+        data.forget_replays(folder, trainer.global_rank)
         return folder / "last.ckpt"
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

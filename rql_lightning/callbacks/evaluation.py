@@ -159,6 +159,8 @@ class EvaluationCallback(pl.Callback):
             counters = {"frames": pl_module.frames, "updates": pl_module.updates, "train_seconds": seconds}
             path = self.folder / "metrics.json"
             _write_json({**summary, **counters}, path)
+            if self.prior_summary is not None:
+                _write_json(self.prior_summary, self.folder / "prior_metrics.json")
             if self.figures and len(mine.pictured) > 0:
                 samples = {"prior": self._prior_pictured} if self.prior_summary is not None else {}
                 figure = distribution_figure(

@@ -43,6 +43,7 @@ def curves_figure(history: Sequence[Mapping[str, Any]], prior: Mapping[str, Any]
         prior: The prior's summary, or ``None``.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(10.5, 3.2), layout="constrained")
     frames = np.array([entry["frames"] for entry in history])
@@ -55,5 +56,7 @@ def curves_figure(history: Sequence[Mapping[str, Any]], prior: Mapping[str, Any]
             axes.axhline(prior[f"{name}_return_mean"], color=PRIOR_COLOR, linestyle="--", label="prior")
         axes.set_title(f"{name.replace('_', '-')} return", fontsize=10)
         axes.set_xlabel("environment frames")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.locator_params(axis="x", nbins=5)
     axes.legend(frameon=False)
     return figure

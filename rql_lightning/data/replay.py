@@ -27,6 +27,14 @@ EVALUATION_SEEDS = 1_000_000
 """Seeds from here on are for evaluation; those of training environments stay below."""
 
 
+RANK = "rank-of-each"
+"""Stands for the rank in the name of the replay file that a checkpoint refers to."""
+
+
+def _of_rank(name: str, rank: int) -> str:
+    return name.replace(RANK, f"rank{rank}")
+
+
 class ReplayDataModule(pl.LightningDataModule):
     """Collects frames, keeps them, and hands out the K minibatches that follow each turn of the collector.
 
@@ -146,17 +154,25 @@ class ReplayDataModule(pl.LightningDataModule):
         """Write this rank's replay buffer, environments and random states beside a checkpoint.
 
         Returns:
-            The file's name with ``{rank}`` in place of the rank, for the checkpoint to refer to.
+            The file's name with ``RANK`` in place of the rank, for the checkpoint to refer to.
         """
-        name = f"replay-{self.frames}-rank{{rank}}.pt"
+        name = f"replay-{self.frames}-{RANK}.pt"
         if self._collection is not None:
-            write_atomically(self._collection.state(), folder / name.format(rank=rank))
+            write_atomically(self._collection.state(), folder / _of_rank(name, rank))
         return name
+
+    def forget_replays(self, folder: Path, rank: int) -> None:
+        """Remove this rank's files beside a checkpoint that refers to the newest of them."""
+        current, self.replay_file = _of_rank(str(self.replay_file), rank), None
+        for path in folder.glob(f"replay-*-rank{rank}.pt"):
+            if path.name != current:
+                path.unlink()
 
     def state_dict(self) -> dict[str, Any]:
         """The checkpoint's share of the state; the bulk is in the file that :meth:`save_replay` wrote."""
         world_size = self.trainer.world_size if self.trainer is not None else 1
-        return {"frames": self.frames, "replay_file": self.replay_file, "world_size": world_size}
+        sizes = {"num_envs": self.num_envs, "replay_size": self.replay_size}
+        return {"frames": self.frames, "replay_file": self.replay_file, "world_size": world_size, **sizes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint (``fit --ckpt_path``); the replay buffer is read only if training goes on."""
@@ -169,10 +185,14 @@ class ReplayDataModule(pl.LightningDataModule):
                 f"checkpoint {trainer.ckpt_path}: found a run of {state_dict['world_size']} rank(s), expected "
                 f"{trainer.world_size}: each goes on with its own replay buffer; set trainer.devices as it was then"
             )
+        for name in ("num_envs", "replay_size"):
+            expected = f"{state_dict[name]}, as in checkpoint {trainer.ckpt_path}"
+            require(getattr(self, name) == state_dict[name], f"data.{name}", getattr(self, name), expected)
         if state_dict["replay_file"] is None:
             rank_zero_warn("the checkpoint has no replay buffer beside it: going on with an empty one")
             return
-        path = Path(str(trainer.ckpt_path)).parent / state_dict["replay_file"].format(rank=trainer.global_rank)
+        name = Path(_of_rank(state_dict["replay_file"], trainer.global_rank)).name
+        path = Path(str(trainer.ckpt_path)).parent / name
         if not path.is_file():
             raise CheckpointError(
                 f"checkpoint {trainer.ckpt_path}: expected its replay buffer {path}, found no such file"
@@ -191,7 +211,7 @@ class _Collection:
         self.algorithm = algorithm
         self.env = data.make_env(data.num_envs)
         self.replay = make_replay(data.replay_size, data.updates_per_batch * data.batch_size)
-        self._random_state: torch.Tensor | None = None
+        self._random_state: dict[str, torch.Tensor] | None = None
         env: VectorEnv = self.env
         seed: int | None = None
         if restored is None:
@@ -214,7 +234,9 @@ class _Collection:
         from rql_lightning.data.collection import transitions
 
         if self._random_state is not None:  # last, when nothing else can draw from it any more
-            torch.set_rng_state(self._random_state)
+            torch.set_rng_state(self._random_state["cpu"])
+            if "cuda" in self._random_state:
+                torch.cuda.set_rng_state(self._random_state["cuda"], self.algorithm.device)
             self._random_state = None
         self.replay.extend(self.algorithm.annotate(transitions(next(self._turns))))
 
@@ -231,7 +253,10 @@ class _Collection:
         replay = self.replay.state_dict()
         # What the buffer does not fill yet is uninitialised memory: no business of a file's.
         _convert(replay["_storage"]["_storage"], torch.Tensor, lambda tensor: tensor[len(self.replay) :].zero_())
-        return {"replay": replay, "env": env, "random_state": torch.get_rng_state()}
+        random_state = {"cpu": torch.get_rng_state()}
+        if self.algorithm.device.type == "cuda":
+            random_state["cuda"] = torch.cuda.get_rng_state(self.algorithm.device)
+        return {"replay": replay, "env": env, "random_state": random_state}
 
     def close(self) -> None:
         """Close the environments."""

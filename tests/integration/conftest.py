@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rql_lightning.train import main
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/cartpole/residual_soft_q.yaml")
+PLAIN = str(ROOT / "configs/cartpole/rl_prior.yaml")
 SMALL = [
     "--model.hidden_sizes=[16]",
     "--data.num_envs=8",
@@ -76,3 +78,32 @@ def refused(run: CommandLineRunner, capsys: pytest.CaptureFixture[str]) -> Calla
         return " ".join(message.split())
 
     return refused
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> CommandLineRunner:
+    """A run of residual soft Q-learning, and one of plain soft Q-learning named ``plain``."""
+    runner = CommandLineRunner(tmp_path_factory.mktemp("finished"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train"])
+        runner("fit", "--evaluation.figures=false")
+        runner("fit", "--evaluation.figures=false", "--run_name=plain", config=PLAIN)
+    return runner
+
+
+@pytest.fixture
+def among_finished_runs(
+    finished_runs: CommandLineRunner, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLineRunner]:
+    """A ``run`` where there are runs already, none of whose files it may change or remove."""
+
+    def contents() -> dict[Path, str]:
+        folders = [finished_runs.folder(what=what) for what in ("residual_soft_q", "plain")]
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    monkeypatch.setattr(sys, "argv", ["train"])
+    before = contents()
+    assert finished_runs.checkpoint() in before and len(before) >= 8
+    yield finished_runs
+    assert before.items() <= contents().items()

@@ -39,7 +39,7 @@ def test_ranks_share_weights_but_neither_frames_nor_random_numbers(two_ranks):
     replays = [two_ranks.replay(rank=rank) for rank in (0, 1)]
     observations = [replay["replay"]["_storage"]["_storage"]["observation"][:512] for replay in replays]
     assert not torch.equal(*observations)
-    assert not torch.equal(*(replay["random_state"] for replay in replays))
+    assert not torch.equal(*(replay["random_state"]["cpu"] for replay in replays))
     # Frames are counted over both ranks: 8 turns of 2 · 64, of which the first reaches the warm-up of 128.
     metrics = two_ranks.metrics()
     assert (metrics["frames"], metrics["updates"], metrics["episodes"]) == (1024, 8 * 4, 5)

@@ -1,0 +1,80 @@
+"""``python -m rql_lightning.reproduce.demo``: customise CartPole, and show what changed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are written to files; no screen is needed
+
+ENV = "rql_lightning/CartPole-v0"
+PRIOR = "pretrained:cartpole-rl"
+SEED = 1_000_004  # an evaluation seed on which the prior drifts far from the centre
+STEPS = 250
+
+
+def main() -> None:
+    """Run the main job with the command line, then draw its result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="configs/cartpole/residual_soft_q.yaml", help="The job to run.")
+    parser.add_argument("--root", default="runs", help="Folder of all runs.")
+    arguments, more = parser.parse_known_args()
+    if not Path(arguments.config).is_file():
+        sys.exit(f"error: --config: found no file {arguments.config}, expected one; run this in the project's folder")
+
+    from rql_lightning.train import main as train
+
+    started = time.monotonic()
+    sys.argv = sys.argv[:1]
+    command = ["fit", "--config", arguments.config, f"--trainer.default_root_dir={arguments.root}", *more]
+    print(f"python -m rql_lightning.train {' '.join(command)}", flush=True)
+    run = Path(str(train(command).trainer.log_dir))
+    show(run, time.monotonic() - started)
+
+
+def show(run: Path, seconds: float) -> None:
+    """Print the table and write the pictures of a finished run.
+
+    Args:
+        run: Its folder.
+        seconds: What it took.
+    """
+    from rich.console import Console
+
+    from rql_lightning.callbacks.tables import results_table
+    from rql_lightning.callbacks.videos import multiple_exposure, record_frames, save_gif, side_by_side
+    from rql_lightning.policies import load_policy
+    from rql_lightning.reproduce.paper import paper_row
+
+    prior, policy = load_policy(PRIOR), load_policy(run / "checkpoints" / "last.ckpt")
+    summaries = {
+        "prior": json.loads((run / "prior_metrics.json").read_text(encoding="utf-8")),
+        "customised": json.loads((run / "metrics.json").read_text(encoding="utf-8")),
+        "paper: prior": paper_row("CartPole", "RL Prior Policy"),
+        "paper: customised": paper_row("CartPole", "RL Customized"),
+    }
+    recordings = {
+        name: record_frames(actor, ENV, SEED, STEPS) for name, actor in (("prior", prior), ("customised", policy))
+    }
+    save_gif(side_by_side(recordings, every=2), run / "before_after.gif", milliseconds=40)
+    exposures = {f"{name}: {STEPS} steps in one picture": [multiple_exposure(f)] for name, f in recordings.items()}
+    side_by_side(exposures)[0].save(run / "before_after.png")
+    console = Console()
+    console.print(results_table(f"{ENV}: what customization changed", summaries, "mean_abs_position"))
+    console.print(f"customised in {seconds:.0f} s, start-up and evaluation included")
+    for what, name in (
+        ("run folder", ""),
+        ("before | after", "before_after.png"),
+        ("in motion", "before_after.gif"),
+        ("positions", "distribution.png"),
+        ("learning curves", "learning_curves.png"),
+    ):
+        console.print(f"{what + ':':<17}{run / name}", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""``python -m rql_lightning.reproduce.export``: the policy of a checkpoint alone, without optimizer, target or buffer.
+
+    python -m rql_lightning.reproduce.export runs/cartpole/rl_prior/version_0/checkpoints/last.ckpt my-policy.ckpt
+
+The file loads with ``load_policy`` and as a ``CheckpointPrior``; shipped priors are such files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rql_lightning.checkpoints import read_checkpoint, resolve, write_atomically
+from rql_lightning.errors import RqlError
+from rql_lightning.policies import load_policy
+
+
+def export_policy(source: str | Path, target: Path) -> None:
+    """Write the policy of one checkpoint to a file of its own.
+
+    Args:
+        source: A checkpoint, or a shipped policy's name.
+        target: The new file.
+
+    Raises:
+        CheckpointError: if ``source`` is no checkpoint of this project.
+    """
+    policy = load_policy(source)
+    about = read_checkpoint(resolve(source))["rql_lightning"]
+    weights = {f"policy.{key}": value.clone() for key, value in policy.state_dict().items()}
+    write_atomically({"state_dict": weights, "rql_lightning": about}, target)
+
+
+def main() -> None:
+    """Parse and export."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="A checkpoint.")
+    parser.add_argument("target", type=Path, help="The file to write.")
+    arguments = parser.parse_args()
+    try:
+        export_policy(arguments.source, arguments.target)
+    except RqlError as error:
+        sys.exit(f"error: {error}")
+    print(f"{arguments.target}: {arguments.target.stat().st_size / 1024:.0f} KiB")
+
+
+if __name__ == "__main__":
+    main()

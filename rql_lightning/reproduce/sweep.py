@@ -1,0 +1,118 @@
+"""``python -m rql_lightning.reproduce.sweep``: one config over training seeds and values of one key, as a table.
+
+    python -m rql_lightning.reproduce.sweep --config configs/cartpole/residual_soft_q.yaml --seeds 0 1 2
+    python -m rql_lightning.reproduce.sweep --config configs/cartpole/residual_soft_q.yaml \
+        --vary model.omega_prime --values 0 0.3 1 3 10
+
+Every run is a process of its own with a folder of its own; one that is finished is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rql_lightning.reproduce.statistics import bootstrap_interval
+
+SHOWN = ("success_rate", "basic_return_mean", "add_on_return_mean", "total_return_mean", "kl_to_prior", "train_seconds")
+
+
+def run_one(config: str, root: Path, seed: int, overrides: list[str]) -> dict[str, Any]:
+    """Run ``fit`` for one seed, unless it is done already.
+
+    Args:
+        config: Its file.
+        root: Folder of this run alone.
+        seed: Training seed.
+        overrides: Further arguments of the command line.
+
+    Returns:
+        The run's ``metrics.json``.
+    """
+    if not list(root.rglob("metrics.json")):
+        command = [sys.executable, "-m", "rql_lightning.train", "fit", "--config", config]
+        command += [f"--seed_everything={seed}", f"--trainer.default_root_dir={root}", *overrides]
+        result = subprocess.run([*command, "--trainer.enable_progress_bar=false"], capture_output=True, text=True)
+        if result.returncode != 0:
+            sys.exit(f"error: {' '.join(command)}\n{result.stdout}{result.stderr}")
+    path = max(root.rglob("metrics.json"), key=lambda found: found.stat().st_mtime)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--vary", help="A key of the config, such as model.omega_prime.")
+    parser.add_argument("--values", nargs="+", default=[], help="Its values.")
+    parser.add_argument("--root", type=Path, default=Path("runs/sweep"))
+    parser.add_argument("--jobs", type=int, default=1, help="Processes at a time; one a core at the most.")
+    arguments, overrides = parser.parse_known_args()
+    if bool(arguments.vary) != bool(arguments.values):
+        parser.error("--vary and --values go together")
+    settings = [(value, [f"--{arguments.vary}={value}"]) for value in arguments.values] or [("", [])]
+    folder = arguments.root / "_".join(Path(arguments.config).with_suffix("").parts[-2:])
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        jobs = {
+            (value, seed): pool.submit(
+                run_one,
+                arguments.config,
+                folder / f"{arguments.vary or 'seed'}={value}" / f"seed{seed}",
+                seed,
+                [*override, *overrides],
+            )
+            for value, override in settings
+            for seed in arguments.seeds
+        }
+        results = {key: job.result() for key, job in jobs.items()}
+    Console().print(results_over_seeds(arguments.config, arguments.vary or "", results))
+
+
+def results_over_seeds(title: str, key: str, results: dict[tuple[str, int], dict[str, Any]]) -> Table:
+    """A row a run; below each value's runs, the interquartile mean and its 95 % bootstrap interval over seeds.
+
+    Args:
+        title: Above the table.
+        key: What was varied.
+        results: ``metrics.json`` by value and seed.
+    """
+    first = next(iter(results.values()))
+    known = {name.removesuffix("_mean") for name in SHOWN} | {"episode_length"}
+    metrics = [name for name in first if name.endswith("_mean") and name.removesuffix("_mean") not in known]
+    names = [*SHOWN, *metrics]
+    table = Table(title=title, title_justify="left")
+    for name in (key, "seed", *(name.removesuffix("_mean").replace("_", " ") for name in names)):
+        table.add_column(name, justify="right")
+    for value in dict.fromkeys(value for value, _ in results):
+        runs = {seed: metrics for (of, seed), metrics in results.items() if of == value}
+        for seed, run in runs.items():
+            table.add_row(value, str(seed), *(_format(run[name]) for name in names))
+        if len(runs) > 1:
+            columns = [[run[name] for run in runs.values()] for name in names]
+            table.add_row(value, "IQM", *(_aggregate(column) for column in columns), style="bold", end_section=True)
+    return table
+
+
+def _format(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def _aggregate(column: list[float | None]) -> str:
+    values = [value for value in column if value is not None]
+    if len(values) < len(column):
+        return "–"
+    estimate, low, high = bootstrap_interval(values)
+    return f"{_format(estimate)} [{_format(low)}, {_format(high)}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""What a user can mend ends with exit code 2 and one message: where it is wrong, what was found, what was expected."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rql_lightning.algorithms import ResidualSoftQLearning, SoftQLearning
+from rql_lightning.callbacks import EvaluationCallback, FrameCheckpoint
+from rql_lightning.data import ReplayDataModule
+from rql_lightning.errors import ConfigurationError
+from rql_lightning.priors import CheckpointPrior
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "cartpole"
+RESIDUAL, PLAIN = str(CONFIGS / "residual_soft_q.yaml"), str(CONFIGS / "rl_prior.yaml")
+FUNCTIONS = """
+import math
+import numpy as np
+import torch
+from torch import Tensor
+
+a_number = 3
+
+def wish(observation, action, next_observation, info):
+    return -abs(float(next_observation[0]))
+
+def not_a_number(observation, action, next_observation, info):
+    return math.nan
+
+def wrong_shape(observation, action, next_observation, info):
+    return np.zeros(3)
+
+def a_word(observation, action, next_observation, info):
+    return "much"
+
+def two_arguments(observation, action):
+    return 1.0
+
+def unnormalised_prior(observation: Tensor, action: Tensor) -> Tensor:
+    return torch.zeros(action.shape)
+
+def prior_that_fails_later(observation: Tensor, action: Tensor) -> Tensor:
+    return torch.where(observation.abs().sum(-1) > 0.3, math.nan, -math.log(2))
+"""
+
+
+@pytest.fixture
+def run(among_finished_runs: Any) -> Any:
+    return among_finished_runs
+
+
+@pytest.fixture
+def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "functions_of_a_user.py").write_text(FUNCTIONS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "functions_of_a_user", raising=False)
+
+
+# -- numbers and words -----------------------------------------------------------------------------------------------
+
+REFUSED_NUMBERS = {
+    "model.gamma": "1.2 -0.1 .nan .inf",
+    "model.alpha_hat": "0 -1 .nan .inf",
+    "model.omega_prime": "-0.5 .nan .inf",
+    "model.learning_rate": "0 -1e-3 .nan .inf",
+    "model.tau": "0 1.5 .nan",
+    "model.target_update_interval": "0 -3",
+    "model.huber_delta": "0 -1 .nan .inf",
+    "model.max_grad_norm": "0 -1 .nan .inf",
+    "model.epsilon_initial": "-0.1 1.1 .nan",
+    "model.epsilon_final": "-0.1 1.1 .nan",
+    "model.epsilon_fraction": "-0.1 1.1 .nan",
+    "model.hidden_sizes": "[] [0] [16,-1] [1.5]",
+    "model.learning_rate_schedule": "cosine",
+    "data.num_envs": "0 -1 1.5",
+    "data.total_frames": "1e6 0 -1",
+    "data.frames_per_batch": "0 -64 65",
+    "data.updates_per_batch": "0 -1 1.5",
+    "data.batch_size": "0 -1 1.5 100_001",
+    "data.replay_size": "0 -1 1e6",
+    "data.warm_up_frames": "-1 100_000 .inf",
+    "data.omega": ".nan .inf",
+    "data.reward": "basic",
+    "evaluation.episodes": "0 -1 1.5",
+    "evaluation.every_n_frames": "0 -1 1e6",
+    "evaluation.episodes_during_fit": "0 -1 1.5",
+    "evaluation.max_envs": "0 -1",
+    "evaluation.seed": "999_999 0",
+    "checkpoint.every_n_frames": "0 -1 1e6",
+    "threads": "0",
+    "seed_everything": "-1",
+}
+FIRST = [(key, values.split()[0]) for key, values in REFUSED_NUMBERS.items()]
+OWNERS: dict[str, Callable[..., Any]] = {
+    "model": lambda **values: ResidualSoftQLearning(CheckpointPrior("pretrained:cartpole-rl"), **values),
+    "data": ReplayDataModule,
+    "evaluation": EvaluationCallback,
+    "checkpoint": FrameCheckpoint,
+}
+OTHERS = [(key, value) for key, values in REFUSED_NUMBERS.items() for value in values.split()[1:]]
+
+
+@pytest.mark.parametrize(("key", "value"), FIRST, ids=[f"{key}={value}" for key, value in FIRST])
+def test_values_that_make_no_sense(refused, key, value):
+    message = refused("fit", f"--{key}={value}")
+    assert key.rpartition(".")[2] in message
+    found = yaml.safe_load(value)
+    assert value in message or repr(found) in message or repr(float(found)) in message
+    assert "xpected" in message
+
+
+@pytest.mark.parametrize(("key", "value"), OTHERS, ids=[f"{key}={value}" for key, value in OTHERS])
+def test_values_that_make_no_sense_in_python(key, value):
+    owner, _, name = key.partition(".")
+    OWNERS[owner]()  # accepts its defaults
+    with pytest.raises(ConfigurationError, match=rf"{key}: found .*, expected "):
+        OWNERS[owner](**{name: yaml.safe_load(value)})
+
+
+def test_every_number_of_the_config_is_among_them():
+    """A new hyperparameter has to say what it refuses."""
+    keys = set()
+    for path in CONFIGS.glob("*.yaml"):
+        config = yaml.safe_load(path.read_text())
+        keys |= {f"{section}.{key}" for section in ("data", "evaluation") for key in config[section]}
+        keys |= {f"model.{key}" for key in config["model"]["init_args"]}
+    other = {"data.env", "model.prior", "model.alpha"}  # alpha of plain soft Q-learning is the residual's alpha_hat
+    assert keys - other <= set(REFUSED_NUMBERS)
+    with pytest.raises(ValueError, match=r"model\.alpha: found -1"):
+        SoftQLearning(alpha=-1.0)
+
+
+# -- keys and files of configuration ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("section", ["data", "model", "model.prior", "evaluation", "checkpoint", "trainer", ""])
+def test_a_typo_on_the_command_line(refused, section):
+    assert "tau_typo" in refused("fit", f"--{section}.tau_typo=1" if section else "--tau_typo=1")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("data/total_frame", 5),
+        ("data/total_frames", "many"),
+        ("data/replay_size", -2),
+        ("evaluation/episode", 5),
+        ("evaluaton", {"episodes": 5}),
+        ("model/init_args/gama", 0.9),
+        ("model/init_args/gamma", float("nan")),
+        ("model/init_args/prior/init_args/pth", "x"),
+        ("model/class_path", "rql_lightning.algorithms.NoSuchThing"),
+        ("model/class_path", "torch.nn.Linear"),
+        ("seed_everythin", 0),
+    ],
+)
+def test_a_mistake_in_the_file(refused, tmp_path, path, value):
+    config = yaml.safe_load(Path(RESIDUAL).read_text())
+    *parents, last = path.split("/")
+    place = config
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    file = tmp_path / "mistaken.yaml"
+    file.write_text(yaml.safe_dump(config))
+    message = refused("fit", config=str(file))
+    assert (value if last == "class_path" else last) in message
+
+
+@pytest.mark.parametrize("text", ["model: [unclosed\n data: 3: 4", "- a\n- list\n", ""])
+def test_a_file_that_is_no_config(refused, tmp_path, text):
+    (tmp_path / "broken.yaml").write_text(text)
+    assert "config" in refused("fit", config=str(tmp_path / "broken.yaml"))
+
+
+def test_a_missing_config_file(refused, tmp_path):
+    missing = str(tmp_path / "missing.yaml")
+    assert missing in refused("fit", config=missing)
+
+
+# -- environments, add-on rewards and priors -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("id", ["Nope-v0", "rql_lightning/CartPole-v9", "no_such_module:CartPole-v1", "spaces in it"])
+def test_an_environment_that_does_not_exist(refused, id):
+    message = refused("fit", f"--data.env={id}")
+    assert "env" in message and repr(id) in message
+
+
+@pytest.mark.parametrize(
+    ("id", "found"),
+    [("MountainCarContinuous-v0", "Box(-1.0, 1.0, (1,)"), ("FrozenLake-v1", "Discrete(16)"), ("Blackjack-v1", "Tuple")],
+)
+def test_spaces_that_no_network_takes(refused, id, found):
+    message = refused("fit", f"--data.env={id}", config=PLAIN)
+    assert "space" in message and found in message and "expected" in message
+
+
+@pytest.mark.parametrize("kwargs", ['{"gravitas": 9.8}', '{"max_episode_steps": -3}', '{"reward": "basic"}', "[1]"])
+def test_arguments_that_the_environment_refuses(refused, kwargs):
+    message = refused("fit", f"--data.env_kwargs={kwargs}")
+    assert "env_kwargs" in message and (kwargs[2:7] in message or kwargs in message)
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        ("not_a_number", "nan"),
+        ("wrong_shape", "(3,)"),
+        ("a_word", "much"),
+        ("a_number", "int"),
+        ("missing", "missing"),
+        ("two_arguments", "2 positional arguments"),
+    ],
+)
+def test_an_add_on_reward_that_is_none(refused, functions, function, found):
+    path = f"functions_of_a_user.{function}"
+    message = refused("fit", "--data.env=CartPole-v1", f"--data.add_on_reward={path}")
+    assert "add_on_reward" in message and path in message and found in message
+
+
+@pytest.mark.parametrize("path", ["no_such_module.wish", "without_dots"])
+def test_an_add_on_reward_that_cannot_be_imported(refused, path):
+    message = refused("fit", "--data.env=CartPole-v1", f"--data.add_on_reward={path}")
+    assert "add_on_reward" in message and path in message and "expected" in message
+
+
+def test_a_second_add_on_reward(refused, functions):
+    message = refused("fit", "--data.add_on_reward=functions_of_a_user.wish")
+    assert "add_on_reward" in message and "rql_lightning/CartPole-v0" in message
+
+
+@pytest.mark.parametrize("function", ["unnormalised_prior", "prior_that_fails_later", "missing", "a_number"])
+def test_a_prior_function_that_is_none(refused, functions, function):
+    prior = [
+        "--model.prior=rql_lightning.priors.FunctionPrior",
+        f"--model.prior.log_prob=functions_of_a_user.{function}",
+    ]
+    message = refused("fit", *prior)
+    assert "prior" in message and function in message and "xpected" in message
+
+
+def test_a_prior_of_another_environment(refused):
+    message = refused("fit", "--data.env=MountainCar-v0")
+    assert "pretrained:cartpole-rl" in message and "(4,)" in message and "(2,)" in message

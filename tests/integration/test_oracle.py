@@ -1,0 +1,193 @@
+"""The deep algorithms, on a finite MDP with one-hot observations, against the exact tabular solution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rql_lightning.algorithms import ResidualSoftQLearning, SoftQLearning
+from rql_lightning.data import ReplayDataModule
+from rql_lightning.envs import Customization
+from rql_lightning.priors import FunctionPrior
+from rql_lightning.tabular import residual_value_iteration, soft_value_iteration
+
+STATES, ACTIONS, GAMMA, TIME_LIMIT = 5, 3, 0.9, 6
+ALPHA, OMEGA, ALPHA_HAT = 0.8, 0.7, 0.5
+OMEGA_PRIME = OMEGA * ALPHA
+BOUND = 0.03  # on total variation, in every state
+
+
+@dataclass(frozen=True)
+class Mdp:
+    """Random, its last state terminal; ``prior`` is soft-optimal for ``basic`` at temperature ALPHA."""
+
+    seed: int
+    terminal = np.arange(STATES) == STATES - 1
+
+    @cached_property
+    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(self.seed)
+        transition = rng.dirichlet(np.full(STATES, 0.5), size=(STATES, ACTIONS))
+        basic, add_on = rng.uniform(-1, 2, size=(2, STATES, ACTIONS))
+        return transition, basic, add_on
+
+    @property
+    def transition(self) -> np.ndarray:
+        return self.tables[0]
+
+    @property
+    def basic(self) -> np.ndarray:
+        return self.tables[1]
+
+    @property
+    def add_on(self) -> np.ndarray:
+        return self.tables[2]
+
+    @cached_property
+    def prior(self) -> np.ndarray:
+        return self.soft(self.basic, ALPHA)
+
+    def soft(self, reward: np.ndarray, alpha: float, gamma: float = GAMMA) -> np.ndarray:
+        return soft_value_iteration(reward, self.transition, gamma, alpha, self.terminal)[2]
+
+    def residual(self, omega_prime: float, alpha_hat: float, gamma: float = GAMMA, terminal: Any = "own") -> np.ndarray:
+        mask = self.terminal if isinstance(terminal, str) else terminal
+        return residual_value_iteration(
+            self.prior, self.add_on, self.transition, gamma, omega_prime, alpha_hat, terminal=mask
+        )[2]
+
+
+class MdpEnv(gym.Env):
+    observation_space = gym.spaces.Box(0.0, 1.0, (STATES,))
+    action_space = gym.spaces.Discrete(ACTIONS)
+
+    def __init__(self, seed: int) -> None:
+        mdp = Mdp(seed)
+        self.cumulative, self.terminal, self.state = mdp.transition.cumsum(-1), mdp.terminal, 0
+
+    def _observe(self) -> np.ndarray:
+        return np.eye(STATES, dtype=np.float32)[self.state]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.state = int(self.np_random.integers(STATES - 1))
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        row = self.cumulative[self.state, int(action)]
+        self.state = min(int(np.searchsorted(row, self.np_random.random())), STATES - 1)
+        return self._observe(), 0.0, bool(self.terminal[self.state]), False, {}
+
+
+@pytest.fixture
+def task(register: Any) -> Iterator[Any]:
+    """``Mdp →`` the id of its environment, with a time limit that the solution must see through."""
+
+    def make(mdp: Mdp) -> str:
+        def reward(table: np.ndarray) -> Any:
+            return lambda observation, action, next_observation, info: table[observation.argmax(-1), action]
+
+        id = f"tests/Mdp{mdp.seed}-v0"
+        gym.register(id, entry_point=MdpEnv, kwargs={"seed": mdp.seed}, max_episode_steps=TIME_LIMIT)
+        return register(id, Customization(reward(mdp.add_on), reward(mdp.basic), vectorized=True))
+
+    yield make
+    for id in [id for id in gym.registry if id.startswith("tests/Mdp")]:
+        gym.registry.pop(id)
+
+
+def learn(fit: Any, algorithm: Any, env: str, reward: str) -> np.ndarray:
+    """The policy that uniform exploration and some thousands of updates lead to, ``[S, A]``."""
+    settings: dict[str, Any] = {"total_frames": 32_768, "frames_per_batch": 2048, "num_envs": 64, "omega": OMEGA}
+    settings |= {"updates_per_batch": 250, "batch_size": 256, "warm_up_frames": 8192}
+    fit(algorithm, ReplayDataModule(env=env, reward=reward, **settings))
+    return algorithm.policy.distribution_parameters(torch.eye(STATES)).exp().detach().double().numpy()
+
+
+LEARNER: dict[str, Any] = {"hidden_sizes": [64], "gamma": GAMMA, "learning_rate": 0.01, "huber_delta": None}
+LEARNER |= {"target_update_interval": 60, "max_grad_norm": None, "epsilon_initial": 1.0, "epsilon_final": 1.0}
+
+
+def function_prior(mdp: Mdp) -> FunctionPrior:
+    table = torch.from_numpy(mdp.prior).float().log()
+    return FunctionPrior(lambda observation, action: table[observation.argmax(-1), action])
+
+
+def distance(first: np.ndarray, second: np.ndarray) -> float:
+    """The largest total variation between two policies over the states where anything is decided."""
+    return float(0.5 * np.abs(first - second).sum(-1)[:-1].max())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_deep_residual_soft_q_learning_finds_the_exact_policy(fit, task, seed):
+    mdp = Mdp(seed)
+    algorithm = ResidualSoftQLearning(function_prior(mdp), OMEGA_PRIME, ALPHA_HAT, **LEARNER)
+    learnt = learn(fit, algorithm, task(mdp), "add_on")
+    assert distance(learnt, mdp.residual(OMEGA_PRIME, ALPHA_HAT)) < BOUND
+    # The theorem: the same as the soft-optimal policy of a reward that it has never seen.
+    assert distance(learnt, mdp.soft(OMEGA * mdp.basic + mdp.add_on, ALPHA_HAT)) < BOUND
+
+
+def test_deep_soft_q_learning_finds_the_exact_policy(fit, task):
+    mdp = Mdp(2)
+    learnt = learn(fit, SoftQLearning(alpha=ALPHA_HAT, **LEARNER), task(mdp), "total")
+    assert distance(learnt, mdp.soft(OMEGA * mdp.basic + mdp.add_on, ALPHA_HAT)) < BOUND
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_every_likely_mistake_is_further_away_than_the_bound(seed):
+    mdp = Mdp(seed)
+    exact = mdp.residual(OMEGA_PRIME, ALPHA_HAT)
+    q_of_wish, _, _ = soft_value_iteration(mdp.add_on, mdp.transition, GAMMA, ALPHA_HAT, mdp.terminal)
+    greedy = np.exp((q_of_wish + OMEGA_PRIME * np.log(mdp.prior)) / ALPHA_HAT)
+    wrong = {
+        "the prior": mdp.prior,
+        "the wish alone": mdp.soft(mdp.add_on, ALPHA_HAT),
+        "greedy: the prior in the policy but not in the target": greedy / greedy.sum(-1, keepdims=True),
+        "alpha in place of alpha_hat": mdp.residual(OMEGA_PRIME, ALPHA),
+        "alpha in place of omega_prime": mdp.residual(ALPHA, ALPHA_HAT),
+        "bootstrapping at the terminal state": mdp.residual(OMEGA_PRIME, ALPHA_HAT, terminal=None),
+        "no bootstrapping at the time limit": mdp.residual(OMEGA_PRIME, ALPHA_HAT, GAMMA * (1 - 1 / TIME_LIMIT)),
+    }
+    for name, policy in wrong.items():
+        assert distance(policy, exact) > BOUND, name
+
+
+# -- what omega_prime does -------------------------------------------------------------------------------------------
+
+
+def discounted(mdp: Mdp, policy: np.ndarray, per_state: np.ndarray) -> float:
+    """Σ_t γ^t E[per_state(s_t)] under the policy, from a uniformly random state."""
+    alive = ~mdp.terminal
+    chain = np.einsum("sa,sat->st", policy, mdp.transition) * alive[:, None] * alive[None, :]
+    return float(np.linalg.solve(np.eye(STATES) - GAMMA * chain, per_state * alive)[alive].mean())
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_kl_to_the_prior_falls_as_its_weight_grows(seed):
+    """At ω′ = α̂: KL-regularised learning, whose KL falls with its weight, to 0."""
+    mdp, weights = Mdp(seed), np.geomspace(0.05, 500, 12)
+    policies = [mdp.residual(weight, weight) for weight in weights]
+    divergences = [discounted(mdp, policy, (policy * np.log(policy / mdp.prior)).sum(-1)) for policy in policies]
+    assert (np.diff(divergences) < 1e-12).all() and divergences[-1] < 1e-4 < divergences[0]
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.floats(0.2, 2.0))
+def test_the_priors_likelihood_grows_with_its_weight(seed, alpha_hat):
+    """At any α̂, from the optimum of the wish alone on."""
+    mdp, weights = Mdp(seed), [0.0, *np.geomspace(0.05, 20, 10)]
+    policies = [mdp.residual(weight, alpha_hat) for weight in weights]
+    np.testing.assert_allclose(policies[0], mdp.soft(mdp.add_on, alpha_hat), rtol=0, atol=1e-12)
+    likelihoods = [discounted(mdp, policy, (policy * np.log(mdp.prior)).sum(-1)) for policy in policies]
+    assert (np.diff(likelihoods) > -1e-12).all() and likelihoods[-1] > likelihoods[0]
