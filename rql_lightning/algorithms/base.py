@@ -118,20 +118,23 @@ class Algorithm(pl.LightningModule):
     # -- optimization ------------------------------------------------------------------------------------------------
 
     def descend(self, loss: Tensor, parameters: Sequence[nn.Parameter], optimizer: Any) -> None:
-        """One optimizer step down ``loss``, its gradient averaged over the ranks.
+        """One optimizer step down ``loss``, its gradient averaged over the ranks and clipped.
 
         ``torch.autograd.grad`` leaves DistributedDataParallel's hooks alone: they allow one backward pass a training
         step, and this makes K of them.
+
+        Args:
+            loss: Scalar.
+            parameters: Those that the loss is differentiated by.
+            optimizer: On the one vector that they are views of (:func:`rql_lightning.networks.share_memory`): one
+                message between ranks, one norm, one step.
         """
-        # One vector: one message between ranks; one norm and one product where clip_grad_norm_ makes a dozen of each.
-        vector = parameters_to_vector(torch.autograd.grad(loss, parameters))
+        gradient = parameters_to_vector(torch.autograd.grad(loss, parameters))
         if self.trainer.world_size > 1:
-            vector = self.trainer.strategy.reduce(vector, reduce_op="mean")
+            gradient = self.trainer.strategy.reduce(gradient, reduce_op="mean")
         if self.max_grad_norm is not None:
-            vector *= (self.max_grad_norm / (vector.norm() + 1e-6)).clamp(max=1.0)
-        pieces = vector.split([parameter.numel() for parameter in parameters])
-        for parameter, piece in zip(parameters, pieces, strict=True):
-            parameter.grad = piece.view_as(parameter)
+            gradient *= (self.max_grad_norm / (gradient.norm() + 1e-6)).clamp(max=1.0)
+        optimizer.param_groups[0]["params"][0].grad = gradient
         optimizer.step()
         self.updates += 1
 

@@ -13,8 +13,9 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are written to fil
 
 ENV = "rql_lightning/CartPole-v0"
 PRIOR = "pretrained:cartpole-rl"
-SEED = 1_000_004  # an evaluation seed on which the prior drifts far from the centre
-STEPS = 250
+SEED = 1_000_047  # of the 200 evaluation episodes the one in which the shipped prior drifts furthest
+STEPS = 500
+SETTLED = 100  # steps after which the start no longer shows
 
 
 def main() -> None:
@@ -54,14 +55,17 @@ def show(run: Path, seconds: float) -> None:
     summaries = {
         "prior": json.loads((run / "prior_metrics.json").read_text(encoding="utf-8")),
         "customised": json.loads((run / "metrics.json").read_text(encoding="utf-8")),
-        "paper: prior": paper_row("CartPole", "RL Prior Policy"),
-        "paper: customised": paper_row("CartPole", "RL Customized"),
+        "paper": paper_row("CartPole", "RL Customized"),
     }
     recordings = {
         name: record_frames(actor, ENV, SEED, STEPS) for name, actor in (("prior", prior), ("customised", policy))
     }
-    save_gif(side_by_side(recordings, every=2), run / "before_after.gif", milliseconds=40)
-    exposures = {f"{name}: {STEPS} steps in one picture": [multiple_exposure(f)] for name, f in recordings.items()}
+    for frames in recordings.values():
+        for frame in frames:
+            frame[:, frame.shape[1] // 2] = 160  # the centre of the track: where the wish wants the cart
+    save_gif(side_by_side(recordings, every=4), run / "before_after.gif", milliseconds=40)
+    title = f"steps {SETTLED} to {STEPS} in one picture"
+    exposures = {f"{name}: {title}": [multiple_exposure(f[SETTLED:])] for name, f in recordings.items()}
     side_by_side(exposures)[0].save(run / "before_after.png")
     console = Console()
     console.print(results_table(f"{ENV}: what customization changed", summaries, "mean_abs_position"))

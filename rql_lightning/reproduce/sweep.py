@@ -74,7 +74,9 @@ def main() -> None:
             for seed in arguments.seeds
         }
         results = {key: job.result() for key, job in jobs.items()}
-    Console().print(results_over_seeds(arguments.config, arguments.vary or "", results))
+    table = results_over_seeds(arguments.config, arguments.vary or "", results)
+    console = Console()
+    (console if console.is_terminal else Console(width=180)).print(table)
 
 
 def results_over_seeds(title: str, key: str, results: dict[tuple[str, int], dict[str, Any]]) -> Table:

@@ -1,0 +1,131 @@
+"""Every shipped config: complete, short, true about itself, and free of typos."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import yaml
+
+from rql_lightning.checkpoints import SCHEME, resolve
+from rql_lightning.train import main
+
+ROOT = Path(__file__).parents[2]
+PATHS = sorted((ROOT / "configs").rglob("*.yaml"))
+EACH = pytest.mark.parametrize("path", PATHS, ids=[str(path.relative_to(ROOT)) for path in PATHS])
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """``(file, *arguments) →`` the whole configuration, every default in it; nothing runs."""
+    monkeypatch.setattr(sys, "argv", ["train"])
+
+    def parse(file: Path, *arguments: str) -> dict[str, Any]:
+        screen = io.StringIO()
+        with contextlib.redirect_stdout(screen), pytest.raises(SystemExit) as stop:
+            main(["fit", "--config", str(file), *arguments, "--print_config"])
+        assert stop.value.code == 0
+        return yaml.safe_load(screen.getvalue())
+
+    return parse
+
+
+@pytest.fixture
+def refuse(parse: Any, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """``(file, *arguments) →`` the message with which it is refused."""
+
+    def refuse(file: Path, *arguments: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", "--config", str(file), *arguments, "--print_config"])
+        assert stop.value.code == 2
+        return capsys.readouterr().err
+
+    return refuse
+
+
+def mappings(config: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths to all sections, the top level included."""
+    yield path
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from mappings(value, (*path, key))
+
+
+def at(config: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    for key in path:
+        config = config[key]
+    return config
+
+
+def write(config: dict[str, Any], folder: Path) -> Path:
+    (folder / "edited.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return folder / "edited.yaml"
+
+
+def test_there_are_configs():
+    assert {path.parent.name for path in PATHS} >= {"cartpole"} and len(PATHS) >= 3
+
+
+@EACH
+def test_opens_with_the_command_that_runs_it(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == f"# python -m rql_lightning.train fit --config {path.relative_to(ROOT).as_posix()}"
+    assert 15 <= len(lines) <= 40
+    assert max(map(len, lines)) <= 120
+
+
+@EACH
+def test_parses_and_prints_a_config_that_parses_to_the_same(path, parse, tmp_path):
+    parsed = parse(path)
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for section in mappings(written):
+        for key, value in at(written, section).items():
+            if not isinstance(value, dict):
+                assert at(parsed, section)[key] == value, (section, key)
+    assert parse(write(parsed, tmp_path)) == parsed
+    assert parse(path, "--data.num_envs=3") != parsed
+
+
+@EACH
+def test_a_typo_in_any_section_is_an_error(path, refuse, tmp_path):
+    text = path.read_text(encoding="utf-8")
+    for section in mappings(yaml.safe_load(text)):
+        config = yaml.safe_load(text)
+        at(config, section)["a_typo"] = 1
+        assert "a_typo" in refuse(write(config, tmp_path)), section
+
+
+@EACH
+def test_integers_in_float_notation_are_refused(path, refuse, parse):
+    data = parse(path)["data"]
+    integers = {key for key, value in data.items() if isinstance(value, int) and not isinstance(value, bool)}
+    assert {"total_frames", "frames_per_batch", "batch_size", "replay_size"} <= integers
+    for key in ("total_frames", "replay_size"):
+        message = refuse(path, f"--data.{key}=1e6")
+        assert f"data.{key}" in message and "1000000.0" in message
+    assert parse(path, "--data.total_frames=1_000_000")["data"]["total_frames"] == 1_000_000
+
+
+@EACH
+def test_what_it_names_exists(path):
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    gym.spec(config["data"]["env"])
+    for section in mappings(config):
+        for value in at(config, section).values():
+            if isinstance(value, str) and value.startswith(SCHEME):
+                assert resolve(value).is_file()
+
+
+@EACH
+def test_runs_are_told_apart(path):
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert config["run_name"] == path.stem
+    assert isinstance(config["seed_everything"], int) and not isinstance(config["seed_everything"], bool)
+    residual = "Residual" in config["model"]["class_path"]
+    assert config["data"]["reward"] == "add_on" or not residual
