@@ -53,6 +53,12 @@ class CommandLine(LightningCLI):
         if path is not None:
             resolve(path)
 
+    def _set_seed(self) -> None:
+        seed = self._get(self.config, "seed_everything")
+        accepted = seed is None or isinstance(seed, bool) or 0 <= seed < 2**32
+        require(accepted, "seed_everything", seed, "an integer in [0, 2**32)")
+        super()._set_seed()
+
     def before_instantiate_classes(self) -> None:
         """Process-wide settings."""
         threads = self._get(self.config, "threads")

@@ -91,14 +91,23 @@ class Algorithm(pl.LightningModule):
         self._schedule_learning_rate()
         metrics = self.update(batch)
         self.train_seconds = time.monotonic() - self._clock
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise DivergenceError(
-                    f"{name} became {value} at frame {self.frames}, update {self.updates}: training diverged. The last "
-                    "checkpoint is from before; try a smaller model.learning_rate or model.max_grad_norm"
-                )
+        self._check_finite(metrics)
         if batch_idx % max(1, self.trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
             self.log_metrics({f"train/{name}": value for name, value in metrics.items()})
+
+    def _check_finite(self, metrics: dict[str, float]) -> None:
+        """Losses and weights: the last update's weights show in no loss before they act or are saved."""
+        wrong = [f"{name} became {value}" for name, value in metrics.items() if not math.isfinite(value)]
+        wrong += [
+            f"{name} became infinite or NaN"
+            for name, parameter in self.policy.named_parameters()
+            if parameter.requires_grad and not bool(parameter.isfinite().all())
+        ]
+        if wrong:
+            raise DivergenceError(
+                f"{wrong[0]} at frame {self.frames}, update {self.updates}: training diverged. The last checkpoint is "
+                "from before; try a smaller model.learning_rate or model.max_grad_norm"
+            )
 
     def on_train_start(self) -> None:
         """Start the clock."""
@@ -160,23 +169,16 @@ class Algorithm(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another task or algorithm; take over the counters."""
-        about = checkpoint.get("rql_lightning", {})
+        about = checkpoint["rql_lightning"]
         path = f"checkpoint {self.trainer.ckpt_path}"
-        if about.get("algorithm") != type(self).__name__:
-            raise CheckpointError(f"{path}: found {about.get('algorithm')}, expected {type(self).__name__}")
-        if about["task"] != self.policy.task:
-            raise CheckpointError(f"{path}: found the task {about['task']}, expected {self.policy.task}")
-        described = about["policy"]
         try:
-            for key in ("observation_space", "action_space"):
-                check_same(f"{path}, {key}", space_from_data(described[key]), getattr(self.policy, key))
+            self._check_description(about, path)
+        except CheckpointError:
+            raise
         except RqlError as error:
             raise CheckpointError(str(error)) from error
-        if described.get("hidden_sizes") != self.policy.describe().get("hidden_sizes"):
-            found, expected = described.get("hidden_sizes"), self.policy.describe().get("hidden_sizes")
-            raise CheckpointError(
-                f"{path}: found networks with hidden_sizes {found}, expected model.hidden_sizes {expected}"
-            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: found a file that does not describe its policy ({error!r})") from error
         self.frames, self.updates = about["frames"], about["updates"]
         self.train_seconds = about["train_seconds"]
         # Our own counters say where a run goes on: of Lightning's, only the optimizer steps (its global_step).
@@ -189,6 +191,35 @@ class Algorithm(pl.LightningModule):
         else:  # a policy is enough to look at
             unused = {key: value for key, value in self.state_dict().items() if not key.startswith("policy.")}
             checkpoint["state_dict"] = {**unused, **checkpoint["state_dict"]}
+        self._check_weights(checkpoint["state_dict"], path)
+
+    def _check_description(self, about: dict[str, Any], path: str) -> None:
+        """Algorithm, task, spaces and networks are those of the config."""
+        if about["algorithm"] != type(self).__name__:
+            raise CheckpointError(f"{path}: found {about['algorithm']}, expected {type(self).__name__}")
+        if about["task"] != self.policy.task:
+            raise CheckpointError(f"{path}: found the task {about['task']}, expected {self.policy.task}")
+        found, expected = about["policy"], self.policy.describe()
+        for key in ("observation_space", "action_space"):
+            check_same(f"{path}, {key}", space_from_data(found[key]), getattr(self.policy, key))
+        if found.get("hidden_sizes") != expected.get("hidden_sizes"):
+            raise CheckpointError(
+                f"{path}: found networks with hidden_sizes {found.get('hidden_sizes')}, expected model.hidden_sizes "
+                f"{expected.get('hidden_sizes')}"
+            )
+
+    def _check_weights(self, found: dict[str, Tensor], path: str) -> None:
+        """Every weight is there in its shape, and those of the frozen prior are the prior's."""
+        for name, own in self.state_dict().items():
+            prior = name.startswith("policy.prior.")
+            if name not in found or found[name].shape != own.shape:
+                shape = f"{name} of shape {tuple(found[name].shape)}" if name in found else f"no weights {name}"
+                where = " (of model.prior)" if prior else ""
+                raise CheckpointError(f"{path}: found {shape}, expected the shape {tuple(own.shape)}{where}")
+            if prior and not torch.equal(found[name].to(own.device), own):
+                raise CheckpointError(
+                    f"{path}: found another prior than model.prior, expected the same ({name} differs)"
+                )
 
 
 def check_hyperparameters(values: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ step, and hand out ``basic``, ``add_on`` or ``total`` (= ω · basic + add-on) a
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, get_args
@@ -75,6 +76,12 @@ class _Bookkeeping:
     def __init__(self, customization: Customization, reward: str, omega: float, num_envs: int, batched: bool) -> None:
         require(reward in get_args(RewardName), "reward", reward, "one of 'basic', 'add_on', 'total'")
         require(bool(np.isfinite(omega)), "omega", omega, "a finite number")
+        for name in ("add_on_reward", "basic_reward", "is_success"):
+            function = getattr(customization, name)
+            if function is not None:
+                _check_signature(name, function)
+        if customization.metric is not None:
+            _check_signature(customization.metric.name, customization.metric.value)
         self.customization, self.reward, self.omega = customization, reward, omega
         self.num_envs, self.batched = num_envs, batched
         self.steps = np.zeros(num_envs, dtype=np.int64)
@@ -86,9 +93,7 @@ class _Bookkeeping:
 
     def evaluate(self, name: str, function: StepFunction, transition: Transition) -> np.ndarray:
         """Call a step function in the form that it has and check what comes back; ``[N]``."""
-        described = (
-            f"{name} ({getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))})"
-        )
+        described = _described(name, function)
         if self.batched and not self.customization.vectorized:
             rows = (function(*_row(transition, index)) for index in range(self.num_envs))
             return np.array([self.check(described, value, (), index) for index, value in enumerate(rows)])
@@ -134,6 +139,25 @@ class _Bookkeeping:
             entries[task.metric.name] = self.metric.copy()
         rewards = {"basic": basic, "add_on": add_on, "total": self.omega * basic + add_on}
         return rewards[self.reward], entries
+
+
+def _described(name: str, function: StepFunction) -> str:
+    return f"{name} ({getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))})"
+
+
+def _check_signature(name: str, function: StepFunction) -> None:
+    """Refuse a function that does not take the four arguments, before it is called."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in functions tell no signature
+        return
+    try:
+        signature.bind(None, None, None, None)
+    except TypeError:
+        expected = "expected one that takes (observation, action, next_observation, info)"
+        raise EnvironmentContractError(
+            f"{_described(name, function)}: found a function of {signature}, {expected}"
+        ) from None
 
 
 def _row(transition: Transition, index: int) -> Transition:

@@ -18,7 +18,7 @@ from rql_lightning.envs.customization import (
     VectorCustomizationWrapper,
 )
 from rql_lightning.envs.vector import StatefulSyncVectorEnv
-from rql_lightning.errors import ConfigurationError, EnvironmentContractError
+from rql_lightning.errors import ConfigurationError, EnvironmentContractError, RqlError
 
 
 def register_task(id: str, base: str, customization: Customization | StepFunction) -> None:
@@ -106,7 +106,9 @@ def make_vector_env(
             return gym.make_vec(spec, num_envs=num_envs, reward=reward, omega=omega, **kwargs)
         wish = _no_wish if add_on_reward is None else import_function(add_on_reward, "add_on_reward")
         return _make_vectorized(num_envs, spec.id, wish, reward=reward, omega=omega, **kwargs)
-    except (gym.error.Error, TypeError) as error:
+    except RqlError:
+        raise
+    except (gym.error.Error, TypeError, ValueError) as error:
         raise EnvironmentContractError(f"env {env!r} with env_kwargs {kwargs}: {error}") from error
 
 

@@ -25,7 +25,7 @@ class FunctionPrior(Prior):
             normalised over the actions.
     """
 
-    def __init__(self, log_prob: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, log_prob: Callable[..., Any]) -> None:
         super().__init__()
         self.function = log_prob
         self.name = (

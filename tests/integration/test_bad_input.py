@@ -215,7 +215,7 @@ def test_arguments_that_the_environment_refuses(refused, kwargs):
         ("a_word", "much"),
         ("a_number", "int"),
         ("missing", "missing"),
-        ("two_arguments", "2 positional arguments"),
+        ("two_arguments", "a function of (observation, action)"),
     ],
 )
 def test_an_add_on_reward_that_is_none(refused, functions, function, found):

@@ -178,7 +178,8 @@ def test_the_kept_parameters_are_what_the_prior_says(fit, what):
     for data in getattr(algorithm, what):
         for place in (data, data["next"]):
             asked = prior.distribution_parameters(place["observation"])
-            torch.testing.assert_close(place["prior_parameters"], asked, rtol=0, atol=1e-5)
+            # Q is about 85: its rounding in products of another size is some 1e-5 times that
+            torch.testing.assert_close(place["prior_parameters"], asked, rtol=0, atol=2e-4)
         assert not torch.allclose(data["prior_parameters"], data["next", "prior_parameters"])
 
 

@@ -31,7 +31,7 @@ def policy() -> SoftQPolicy:
     env = gym.make("CartPole-v1")
     prior = FunctionPrior(leaning)
     prior.attach(env.observation_space, env.action_space)
-    torch.manual_seed(2)
+    torch.manual_seed(6)
     policy = SoftQPolicy(env.observation_space, env.action_space, [16], 0.3, prior, 0.15)
     with torch.no_grad():
         policy.q_network[-1].weight *= 2
