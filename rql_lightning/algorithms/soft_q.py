@@ -95,6 +95,7 @@ class SoftQLearning(Algorithm):
         next are computed in one pass.
         """
         optimizer: Any = self.optimizers()
+        last = self.updates + len(batch)
         parameters = list(self.policy.q_network.parameters())
         losses: list[Tensor] = []
         values: list[Tensor] = []
@@ -108,7 +109,8 @@ class SoftQLearning(Algorithm):
             for observation, action, target in zip(observations, actions, q_target, strict=True):
                 q_taken = self.policy.q_network(observation).gather(-1, action).squeeze(-1)
                 loss = functional.td_loss(q_taken, target, self.huber_delta)
-                self.descend(loss, parameters, optimizer)
+                # Lightning's optimizer calls a dozen hooks, which take as long as the step: once a training step.
+                self.descend(loss, parameters, optimizer if self.updates + 1 == last else optimizer.optimizer)
                 losses.append(loss.detach())
                 values.append(q_taken.detach())
             if self.updates % self.target_update_interval == 0:

@@ -98,6 +98,12 @@ def test_predict_writes_trajectories_that_torchrl_loads(run):
     assert bool((steps.diff(dim=1) == 1).all())
 
 
+def test_max_steps_counts_training_batches(run):
+    trainer = run("fit", "--trainer.max_steps=5").trainer
+    assert trainer.global_step == 5
+    assert trainer.lightning_module.updates == 5 * 4 and trainer.lightning_module.frames == 6 * 64
+
+
 def test_run_folder_is_named_after_task_and_algorithm_unless_told(run):
     run("fit", "--run_name=null", "--data.total_frames=128", "--data.warm_up_frames=0")
     assert run.folder(what="residual_soft_q_learning").is_dir()

@@ -15,6 +15,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from rql_lightning.algorithms import ResidualSoftQLearning, SoftQLearning
+from rql_lightning.algorithms.base import denormals_flushed
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.priors import CheckpointPrior, FunctionPrior
 
@@ -32,6 +33,7 @@ class Detached:
         torch.manual_seed(seed)
         self.build(BOX, DISCRETE, "some/Task-v0")
         self.optimizer = self.configure_optimizers()
+        self.optimizer.optimizer = self.optimizer  # as Lightning's wrapper has it
         return self
 
     def optimizers(self) -> Any:
@@ -194,6 +196,21 @@ def test_residual_without_weight_is_plain_soft_q_learning_on_the_wish(fit):
         networks.append(nn.utils.parameters_to_vector(algorithm.policy.q_network.parameters()))
     assert torch.equal(networks[0], networks[1])
     assert not torch.equal(networks[0], networks[2])
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_denormals_are_flushed_during_updates_alone(already):
+    def flushed() -> bool:
+        return float(torch.tensor(1e-40) * 1.0) == 0.0
+
+    try:
+        torch.set_flush_denormal(already)
+        with pytest.raises(ZeroDivisionError), denormals_flushed():
+            assert flushed()
+            raise ZeroDivisionError
+        assert flushed() == already
+    finally:
+        torch.set_flush_denormal(False)
 
 
 # -- schedules and exploration ---------------------------------------------------------------------------------------

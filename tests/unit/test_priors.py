@@ -110,7 +110,9 @@ def test_other_spaces_are_refused_with_both_in_the_message(environment, found, e
 
 
 def test_other_bounds_are_not_refused():
-    CheckpointPrior(SHIPPED).attach(gym.spaces.Box(-np.inf, np.inf, (4,)), SPACES[1])
+    prior, endless = CheckpointPrior(SHIPPED), gym.spaces.Box(-np.inf, np.inf, (4,))
+    prior.attach(endless, SPACES[1])
+    assert prior.distribution_parameters(observations()).shape == (64, 2)
 
 
 # -- out of a function -----------------------------------------------------------------------------------------------

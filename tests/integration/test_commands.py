@@ -1,0 +1,98 @@
+"""The commands around the command line: demo, sweep, export."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from rql_lightning import load_policy
+from rql_lightning.reproduce import demo, export, sweep
+
+ROOT = Path(__file__).parents[2]
+CONFIG = str(ROOT / "configs/cartpole/residual_soft_q.yaml")
+
+
+@pytest.fixture
+def small(run: Any) -> list[str]:
+    """A config and a budget of seconds."""
+    return run.arguments("fit")[1:-1]
+
+
+def test_demo_ends_with_the_table_and_the_pictures_it_names(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["demo", *small, "--root", str(tmp_path)])
+    demo.main()
+    screen = capsys.readouterr().out
+    assert all(word in screen for word in ("prior", "customised", "paper", "425.73", "mean abs position"))
+    (run,) = tmp_path.rglob("version_0")
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert f"{metrics['basic_return_mean']:.2f}" in screen
+    for name in ("before_after.png", "before_after.gif", "distribution.png", "learning_curves.png"):
+        assert str(run / name) in screen
+        with Image.open(run / name) as image:
+            assert image.width > 300 and (not name.endswith("gif") or image.n_frames > 100)
+
+
+def test_demo_outside_the_project_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    with pytest.raises(SystemExit, match=r"found no file configs/cartpole/residual_soft_q\.yaml"):
+        demo.main()
+
+
+def test_sweep_runs_every_setting_once(small, tmp_path, monkeypatch, capsys):
+    asked: list[list[str]] = []
+    original = subprocess.run
+
+    def counting(command: list[str], **kwargs: Any) -> Any:
+        asked.append(command)
+        return original(command, **kwargs)
+
+    monkeypatch.setattr(sweep.subprocess, "run", counting)
+    arguments = [*small, "--root", str(tmp_path), "--seeds", "0", "1", "--evaluation.figures=false"]
+    arguments += ["--vary", "model.omega_prime", "--values", "100", "--data.total_frames=256", "--jobs=2"]
+    monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
+    sweep.main()
+    first = capsys.readouterr().out
+    paths = sorted(tmp_path.rglob("metrics.json"))
+    assert len(paths) == len(asked) == 2
+    runs = [json.loads(path.read_text()) for path in paths]
+    assert [run["frames"] for run in runs] == [256, 256] and runs[0]["kl_to_prior"] != runs[1]["kl_to_prior"]
+    assert "IQM" in first and all(f"{run['basic_return_mean']:.2f}" in first for run in runs)
+    sweep.main()
+    assert capsys.readouterr().out == first and len(asked) == 2
+
+
+def test_sweep_shows_the_command_that_failed_and_its_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sweep", "--config", CONFIG, "--root", str(tmp_path), "--model.gamma=7"])
+    with pytest.raises(SystemExit) as stop:
+        sweep.main()
+    message = str(stop.value)
+    assert message.startswith("error: ") and "--model.gamma=7" in message and "model.gamma: found 7" in message
+
+
+def test_an_exported_policy_is_the_policy(among_finished_runs, tmp_path, monkeypatch, capsys):
+    run, target = among_finished_runs, tmp_path / "alone" / "policy.ckpt"
+    monkeypatch.setattr(sys, "argv", ["export", str(run.checkpoint()), str(target)])
+    export.main()
+    assert str(target) in capsys.readouterr().out
+    assert target.stat().st_size < run.checkpoint().stat().st_size
+    observation = torch.randn(20, 4)
+    policy, exported = load_policy(run.checkpoint()), load_policy(target)
+    assert torch.equal(policy.distribution_parameters(observation), exported.distribution_parameters(observation))
+    monkeypatch.setattr(sys, "argv", ["train"])
+    run("test", f"--ckpt_path={target}", "--run_name=exported")
+    assert run.metrics()["basic_return_mean"] > 0
+
+
+def test_export_of_something_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["export", str(tmp_path / "missing.ckpt"), str(tmp_path / "target.ckpt")])
+    with pytest.raises(SystemExit, match=r"error: .*missing\.ckpt"):
+        export.main()
+    assert not Path(tmp_path / "target.ckpt").exists()

@@ -1,0 +1,70 @@
+"""What takes minutes: the shipped configs at their full budgets, and an installation from nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from rql_lightning.reproduce.sweep import run_one
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+def config(name: str) -> str:
+    return str(ROOT / f"configs/cartpole/{name}.yaml")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_seed_of_the_customization_collapses(seed, tmp_path):
+    metrics = run_one(config("residual_soft_q"), tmp_path, seed, [])
+    assert metrics["episodes"] == 200 and metrics["success_rate"] == 1.0
+    assert metrics["basic_return_mean"] >= 424.5 and metrics["mean_abs_position_mean"] <= 0.06
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_prior_from_scratch(seed, tmp_path):
+    metrics = run_one(config("rl_prior"), tmp_path, seed, [])
+    assert metrics["episodes"] == 200 and metrics["success_rate"] == 1.0
+    assert metrics["basic_return_mean"] >= 425.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_full_policy(seed, tmp_path):
+    metrics = run_one(config("full"), tmp_path, seed, [])
+    assert metrics["episodes"] == 200 and metrics["success_rate"] == 1.0
+    assert metrics["basic_return_mean"] >= 424.5 and metrics["mean_abs_position_mean"] <= 0.07
+
+
+def test_omega_prime_trades_the_wish_for_the_prior(tmp_path):
+    runs = {
+        omega_prime: run_one(
+            config("residual_soft_q"), tmp_path / omega_prime, 0, [f"--model.omega_prime={omega_prime}"]
+        )
+        for omega_prime in ("0.3", "1", "10", "100")
+    }
+    for smaller, larger in zip(list(runs.values())[:-1], list(runs.values())[1:], strict=True):
+        assert smaller["kl_to_prior"] > larger["kl_to_prior"]
+        assert smaller["mean_abs_position_mean"] < larger["mean_abs_position_mean"]
+    assert runs["100"]["kl_to_prior"] < 1e-3
+
+
+def test_an_installed_package_brings_its_policies(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    unpacked = tmp_path / "unpacked"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(unpacked)
+    code = (
+        "import rql_lightning, rql_lightning.reproduce.paper as paper; from pathlib import Path;"
+        "assert Path(rql_lightning.__file__).is_relative_to(Path.cwd());"
+        "print(rql_lightning.load_policy('pretrained:cartpole-rl').act([0.0, 0.0, 0.1, 0.0]));"
+        "print(paper.paper_row('CartPole', 'RL Customized')['basic_return_mean'])"
+    )
+    screen = subprocess.run([sys.executable, "-c", code], cwd=unpacked, capture_output=True, text=True, check=True)
+    assert screen.stdout.split() == ["1", "425.73"]
