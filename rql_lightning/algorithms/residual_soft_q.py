@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rql_lightning import functional
-from rql_lightning.algorithms.base import check_hyperparameters
+from rql_lightning.algorithms.base import Schedule, check_hyperparameters
 from rql_lightning.algorithms.soft_q import SoftQLearning
 from rql_lightning.policies import SoftQPolicy
 from rql_lightning.priors import Prior
@@ -27,8 +27,17 @@ class ResidualSoftQLearning(SoftQLearning):
         prior: The frozen policy to customise.
         omega_prime: ω′ = ωα: the weight of the prior's log-likelihood. Large stays close to the prior.
         alpha_hat: Temperature of the customised policy.
-        **settings: The others of :class:`~rql_lightning.algorithms.SoftQLearning`: networks, discount, optimization,
-            exploration.
+        hidden_sizes: Width of each hidden layer of the residual Q-network.
+        gamma: Discount, in [0, 1].
+        learning_rate: Adam's, at the start.
+        learning_rate_schedule: 'linear' lets the learning rate fall to 0 at the end of the budget.
+        tau: How far the target network moves towards the Q-network at each of its updates; 1 copies it.
+        target_update_interval: Updates between two updates of the target network.
+        huber_delta: Where the loss turns from square to linear; null for squares throughout.
+        max_grad_norm: Gradients are clipped to this norm; null for no clipping.
+        epsilon_initial: Probability of a uniformly random action at the start; otherwise the policy is sampled.
+        epsilon_final: That probability from epsilon_fraction of the budget on.
+        epsilon_fraction: Part of the budget over which that probability falls.
     """
 
     allowed_rewards = ("add_on",)
@@ -38,10 +47,33 @@ class ResidualSoftQLearning(SoftQLearning):
         prior: Prior,
         omega_prime: float = 1.0,
         alpha_hat: float = 1.0,
-        **settings: Any,
+        hidden_sizes: list[int] = [64, 64],  # noqa: B006 (shown by --help; never mutated)
+        gamma: float = 0.99,
+        learning_rate: float = 2.3e-3,
+        learning_rate_schedule: Schedule = "linear",
+        tau: float = 1.0,
+        target_update_interval: int = 64,
+        huber_delta: float | None = 1.0,
+        max_grad_norm: float | None = 10.0,
+        epsilon_initial: float = 1.0,
+        epsilon_final: float = 0.04,
+        epsilon_fraction: float = 0.16,
     ) -> None:
-        check_hyperparameters({"omega_prime": omega_prime, "alpha_hat": alpha_hat})
-        super().__init__(alpha=alpha_hat, **settings)
+        check_hyperparameters(locals())
+        super().__init__(
+            hidden_sizes,
+            alpha_hat,
+            gamma,
+            learning_rate,
+            learning_rate_schedule,
+            tau,
+            target_update_interval,
+            huber_delta,
+            max_grad_norm,
+            epsilon_initial,
+            epsilon_final,
+            epsilon_fraction,
+        )
         self.omega_prime = omega_prime
         self._prior = [prior]  # in a list: it becomes a submodule as part of the policy, not twice
 
