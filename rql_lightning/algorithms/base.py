@@ -150,7 +150,8 @@ class Algorithm(pl.LightningModule):
         self.updates += 1
 
     def _schedule_learning_rate(self) -> None:
-        remaining = 1.0 - self.frames / self.data.total_frames if self.learning_rate_schedule == "linear" else 1.0
+        before = self.frames - self.data.frames_per_turn  # the last training step still learns
+        remaining = 1.0 - before / self.data.total_frames if self.learning_rate_schedule == "linear" else 1.0
         optimizers = self.optimizers()
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             for group in optimizer.param_groups:

@@ -29,7 +29,7 @@ class _Explorer(TensorDictModuleBase):
         self.explore, self.device = explore, device
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        observation = tensordict["observation"].to(self.device)
+        observation = tensordict["observation"].to(self.device, torch.float32)
         return tensordict.set("action", self.explore(observation).to(tensordict["observation"].device))
 
 
@@ -81,18 +81,20 @@ def make_collector(
 def transitions(frames: TensorDictBase) -> TensorDictBase:
     """What learning may see of a turn ``[N, T]``: ``[N · T]`` transitions with the reward the environment was made for.
 
+    Numbers are float32, as networks take them, whatever the environment's observations are.
+
     No basic reward, unless it *is* that reward: infos are not read at all.
     """
     flat = frames.reshape(-1)
     following = flat["next"]
     return TensorDict(
         {
-            "observation": flat["observation"],
+            "observation": flat["observation"].float(),
             "action": flat["action"],
             "next": TensorDict(
                 {
-                    "observation": following["observation"],
-                    "reward": following["reward"].squeeze(-1),
+                    "observation": following["observation"].float(),
+                    "reward": following["reward"].squeeze(-1).float(),
                     "terminated": following["terminated"].squeeze(-1),
                 },
                 batch_size=flat.batch_size,

@@ -2,9 +2,10 @@
 
     python -m rql_lightning.reproduce.sweep --config configs/cartpole/residual_soft_q.yaml --seeds 0 1 2
     python -m rql_lightning.reproduce.sweep --config configs/cartpole/residual_soft_q.yaml \
-        --vary model.omega_prime --values 0 0.3 1 3 10
+        --vary model.omega_prime model.alpha_hat --values 0.3 0.8 3 10
 
-Every run is a process of its own with a folder of its own; one that is finished is not run again.
+Several keys take each value together. Every run is a process of its own with a folder of its own; one that is finished
+is not run again.
 """
 
 from __future__ import annotations
@@ -52,21 +53,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--vary", help="A key of the config, such as model.omega_prime.")
-    parser.add_argument("--values", nargs="+", default=[], help="Its values.")
+    parser.add_argument("--vary", nargs="+", default=[], help="Keys of the config, such as model.omega_prime.")
+    parser.add_argument("--values", nargs="+", default=[], help="Values that these keys take, all the same at a time.")
     parser.add_argument("--root", type=Path, default=Path("runs/sweep"))
     parser.add_argument("--jobs", type=int, default=1, help="Processes at a time; one a core at the most.")
     arguments, overrides = parser.parse_known_args()
     if bool(arguments.vary) != bool(arguments.values):
         parser.error("--vary and --values go together")
-    settings = [(value, [f"--{arguments.vary}={value}"]) for value in arguments.values] or [("", [])]
+    settings = [(value, [f"--{key}={value}" for key in arguments.vary]) for value in arguments.values] or [("", [])]
+    varied = " = ".join(arguments.vary)
     folder = arguments.root / "_".join(Path(arguments.config).with_suffix("").parts[-2:])
     with ThreadPoolExecutor(arguments.jobs) as pool:
         jobs = {
             (value, seed): pool.submit(
                 run_one,
                 arguments.config,
-                folder / f"{arguments.vary or 'seed'}={value}" / f"seed{seed}",
+                folder / f"{'+'.join(arguments.vary) or 'seed'}={value}" / f"seed{seed}",
                 seed,
                 [*override, *overrides],
             )
@@ -74,7 +76,7 @@ def main() -> None:
             for seed in arguments.seeds
         }
         results = {key: job.result() for key, job in jobs.items()}
-    table = results_over_seeds(arguments.config, arguments.vary or "", results)
+    table = results_over_seeds(arguments.config, varied, results)
     console = Console()
     (console if console.is_terminal else Console(width=180)).print(table)
 

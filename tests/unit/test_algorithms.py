@@ -249,7 +249,7 @@ def test_exploration_is_uniform_with_probability_epsilon_and_sampled_otherwise(e
 
 
 @pytest.mark.parametrize(
-    ("schedule", "factors"), [("linear", [1 - 32 / 90, 1 - 64 / 90, 0.0]), ("constant", [1.0, 1.0, 1.0])]
+    ("schedule", "factors"), [("linear", [1.0, 1 - 32 / 90, 1 - 64 / 90]), ("constant", [1.0, 1.0, 1.0])]
 )
 def test_learning_rate(fit, schedule, factors):
     used = []
