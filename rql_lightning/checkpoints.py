@@ -69,7 +69,7 @@ def write_atomically(data: Any, path: Path) -> None:
         path: Target; its folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.tmp")
     try:
         with beside.open("wb") as file:
             torch.save(data, file)

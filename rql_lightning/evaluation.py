@@ -97,7 +97,7 @@ def run_episodes(policy: Policy, env: VectorEnv, seeds: list[int], record: bool 
         running[:, 4], running[:, 5] = success, value
         running[:, 6] += divergence
         if customization.pictured is not None:
-            pictured.append(_pictured(customization, (observation, action, following, info))[active])
+            pictured.append(env.picture((observation, action, following, info))[active])
         done = terminated | truncated
         if record:
             rows = {"episode": episode, "step": running[:, 1].astype(np.int64) - 1, "observation": observation}
@@ -122,14 +122,6 @@ def _kl_to_prior(policy: Policy, observation: torch.Tensor, parameters: torch.Te
         return np.nan
     prior = policy.make_distribution(policy.prior.distribution_parameters(observation))
     return kl_divergence(policy.make_distribution(parameters), prior).cpu().numpy()
-
-
-def _pictured(customization: Any, transition: tuple[Any, Any, Any, dict[str, Any]]) -> np.ndarray:
-    observation, action, following, info = transition
-    function = customization.pictured[1]
-    if customization.vectorized:
-        return np.asarray(function(*transition))
-    return np.array([function(*row, info) for row in zip(observation, action, following, strict=True)])
 
 
 def _sorted(recorded: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

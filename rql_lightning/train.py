@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from rql_lightning.algorithms import Algorithm
 from rql_lightning.callbacks import AtomicCheckpointIO, EvaluationCallback, FrameCheckpoint, FrameProgressBar
@@ -49,7 +50,10 @@ class CommandLine(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """The config alone says what is built; a checkpoint that does not fit it is refused, not obeyed."""
-        path = self.config[self.config.subcommand].get("ckpt_path")
+        command = self.config.subcommand
+        path = self.config[command].get("ckpt_path")
+        expected = f"a checkpoint to {command}, such as …/checkpoints/last.ckpt or pretrained:cartpole-rl"
+        require(path is not None or command == "fit", "ckpt_path", path, expected)
         if path is not None:
             resolve(path)
 
@@ -70,7 +74,12 @@ class CommandLine(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         if trainer.logger in (None, True):
             kwargs["logger"] = self._logger(Path(trainer.default_root_dir))
-        callbacks = list(trainer.callbacks or [])
+        elif trainer.logger is False:  # a folder of its own even so
+            kwargs["default_root_dir"] = self._logger(Path(trainer.default_root_dir)).log_dir
+        if trainer.enable_checkpointing is False:
+            self._parser(self.subcommand).callback_keys.remove("checkpoint")
+        callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+        callbacks = [callback for callback in callbacks if callback is not None]
         if trainer.enable_progress_bar is not False and not any(
             isinstance(c, pl.callbacks.ProgressBar) for c in callbacks
         ):
@@ -89,6 +98,10 @@ class CommandLine(LightningCLI):
                 return TensorBoardLogger(folder.parent.parent, name="", version=folder.parent.name)
         task = re.sub(r"-v\d+$", "", self.datamodule.env.rpartition("/")[2].rpartition(":")[2])
         name = self._get(self.config, "run_name") or _snake(type(self.model).__name__)
+        accepted = re.fullmatch(r"[\w.+=-]+", name) and name.strip(".")
+        require(
+            bool(accepted), "run_name", name, "the name of one folder, of letters, digits, '_', '-', '.', '+' or '='"
+        )
         return TensorBoardLogger(root, name=f"{_snake(task)}/{name}")
 
 
@@ -134,10 +147,12 @@ def main(args: ArgsType = None) -> CommandLine:
 
 
 def _message(error: BaseException | None) -> str | None:
-    """What the user can mend, also where jsonargparse raised an error of its own on top of ours."""
+    """What the user can mend: our errors, also beneath one of jsonargparse's, and Lightning's about its flags."""
     while error is not None:
         if isinstance(error, RqlError):
             return str(error)
+        if isinstance(error, MisconfigurationException):
+            return f"trainer: {error}"
         error = error.__cause__ or error.__context__
     return None
 

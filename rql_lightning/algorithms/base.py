@@ -76,8 +76,10 @@ class Algorithm(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Build the networks for the environment's spaces, once."""
         if stage == "fit":
-            expected_precision = "another, such as bf16-mixed: gradients are taken without Lightning's loss scaling"
-            require(self.trainer.precision != "16-mixed", "trainer.precision", "16-mixed", expected_precision)
+            precision, clip = self.trainer.precision, self.trainer.gradient_clip_val
+            expected = "32-true or bf16-mixed: gradients are taken without Lightning's loss scaling"
+            require(precision in ("32-true", "bf16-mixed"), "trainer.precision", precision, expected)
+            require(clip is None, "trainer.gradient_clip_val", clip, "null, and model.max_grad_norm in its place")
             expected = " or ".join(repr(name) for name in self.allowed_rewards)
             require(self.data.reward in self.allowed_rewards, "data.reward", self.data.reward, self._why(expected))
         if not hasattr(self, "policy"):
@@ -189,12 +191,14 @@ class Algorithm(pl.LightningModule):
         if self.trainer.state.fn == "fit":
             if "optimizer_states" not in checkpoint:
                 raise CheckpointError(f"{path}: found an exported policy, expected a run's checkpoint to go on from")
+            if "ReplayDataModule" not in checkpoint:
+                raise CheckpointError(f"{path}: found no entry 'ReplayDataModule', expected what the data goes on from")
             kept = {key: value for key, value in loops.items() if "optim_step_progress" in key}
             checkpoint["loops"] = {"fit_loop": kept}
         else:  # a policy is enough to look at
             unused = {key: value for key, value in self.state_dict().items() if not key.startswith("policy.")}
-            checkpoint["state_dict"] = {**unused, **checkpoint["state_dict"]}
-        self._check_weights(checkpoint["state_dict"], path)
+            checkpoint["state_dict"] = {**unused, **(checkpoint.get("state_dict") or {})}
+        self._check_weights(checkpoint.get("state_dict"), path)
 
     def _check_description(self, about: dict[str, Any], path: str) -> None:
         """Algorithm, task, spaces and networks are those of the config."""
@@ -205,24 +209,47 @@ class Algorithm(pl.LightningModule):
         found, expected = about["policy"], self.policy.describe()
         for key in ("observation_space", "action_space"):
             check_same(f"{path}, {key}", space_from_data(found[key]), getattr(self.policy, key))
-        if found.get("hidden_sizes") != expected.get("hidden_sizes"):
+        for key in expected.keys() - {"observation_space", "action_space", "prior"}:
+            if found[key] != expected[key]:
+                raise CheckpointError(f"{path}: found {key} {found[key]}, expected the config's {expected[key]}")
+        if _without_paths(found.get("prior")) != _without_paths(expected.get("prior")):
             raise CheckpointError(
-                f"{path}: found networks with hidden_sizes {found.get('hidden_sizes')}, expected model.hidden_sizes "
-                f"{expected.get('hidden_sizes')}"
+                f"{path}: found the prior {_named(found.get('prior'))}, expected model.prior to be "
+                f"{_named(expected.get('prior'))}"
             )
+        for key in ("frames", "updates", "train_seconds"):
+            require(isinstance(about[key], int | float), f"{path}, {key}", about[key], "a number")
 
-    def _check_weights(self, found: dict[str, Tensor], path: str) -> None:
+    def _check_weights(self, found: Any, path: str) -> None:
         """Every weight is there in its shape, and those of the frozen prior are the prior's."""
+        if not isinstance(found, dict) or found.keys() - self.state_dict().keys():
+            extra = sorted(found.keys() - self.state_dict().keys())[:1] if isinstance(found, dict) else found
+            raise CheckpointError(f"{path}: found weights {extra} that the config's networks do not have")
         for name, own in self.state_dict().items():
             prior = name.startswith("policy.prior.")
             if name not in found or found[name].shape != own.shape:
                 shape = f"{name} of shape {tuple(found[name].shape)}" if name in found else f"no weights {name}"
                 where = " (of model.prior)" if prior else ""
                 raise CheckpointError(f"{path}: found {shape}, expected the shape {tuple(own.shape)}{where}")
+            if not bool(found[name].isfinite().all()):
+                raise CheckpointError(f"{path}: found infinity or NaN in the weights {name}, expected finite numbers")
             if prior and not torch.equal(found[name].to(own.device), own):
                 raise CheckpointError(
                     f"{path}: found another prior than model.prior, expected the same ({name} differs)"
                 )
+
+
+def _without_paths(prior: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A prior's description but for the files it came from: what counts is what it says."""
+    if prior is None:
+        return None
+    policy = prior.get("policy")
+    nested = {} if policy is None else {"policy": {**policy, "prior": _without_paths(policy.get("prior"))}}
+    return {**{key: value for key, value in prior.items() if key != "path"}, **nested}
+
+
+def _named(prior: dict[str, Any] | None) -> str:
+    return "none" if prior is None else f"{prior['kind']} {prior.get('log_prob') or prior.get('path')}"
 
 
 @contextmanager

@@ -61,18 +61,18 @@ class ResidualSoftQLearning(SoftQLearning):
     ) -> None:
         check_hyperparameters(locals())
         super().__init__(
-            hidden_sizes,
-            alpha_hat,
-            gamma,
-            learning_rate,
-            learning_rate_schedule,
-            tau,
-            target_update_interval,
-            huber_delta,
-            max_grad_norm,
-            epsilon_initial,
-            epsilon_final,
-            epsilon_fraction,
+            hidden_sizes=hidden_sizes,
+            alpha=alpha_hat,
+            gamma=gamma,
+            learning_rate=learning_rate,
+            learning_rate_schedule=learning_rate_schedule,
+            tau=tau,
+            target_update_interval=target_update_interval,
+            huber_delta=huber_delta,
+            max_grad_norm=max_grad_norm,
+            epsilon_initial=epsilon_initial,
+            epsilon_final=epsilon_final,
+            epsilon_fraction=epsilon_fraction,
         )
         self.omega_prime = omega_prime
         self._prior = [prior]  # in a list: it becomes a submodule as part of the policy, not twice

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
 
-from rql_lightning.checkpoints import read_checkpoint, resolve, write_atomically
+from rql_lightning.checkpoints import read_checkpoint, read_data, resolve, write_atomically
 from rql_lightning.errors import require
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """See :func:`rql_lightning.checkpoints.read_checkpoint`; exported policies lack what Lightning expects."""
+        if Path(path).name == ".temp.ckpt":  # how Lightning's ddp_spawn brings bare weights back from its processes
+            return read_data(Path(path))
         lightning = {"pytorch-lightning_version": pl.__version__, "epoch": 0, "global_step": 0}
         return {**lightning, **read_checkpoint(resolve(path))}
 
@@ -47,6 +50,7 @@ class FrameCheckpoint(Checkpoint):
         require(accepted, "checkpoint.every_n_frames", every_n_frames, "an integer >= 1")
         self.every_n_frames = every_n_frames
         self.interrupted = False
+        self._saved_frames = -1
         self._previous_handler: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -58,7 +62,7 @@ class FrameCheckpoint(Checkpoint):
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        rank_zero_info("\nStopping after this training batch, with a checkpoint. Ctrl-C again stops at once.")
+        _tell("Stopping after this training batch, with a checkpoint. Ctrl-C again stops at once.")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Save when it is time to."""
@@ -66,10 +70,16 @@ class FrameCheckpoint(Checkpoint):
         frames, before = data.frames, data.frames - data.frames_per_turn
         due = frames // self.every_n_frames > before // self.every_n_frames
         interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
-        if due or interrupted or trainer.should_stop or frames >= data.total_frames:
-            self.save(trainer)
+        if due or interrupted or frames >= data.total_frames:
+            path = self.save(trainer)
         if interrupted:
+            _tell(f"{frames:,} frames saved; to go on: --ckpt_path {path}")
             raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the result, whatever ended the training: the budget, or one of the trainer's limits."""
+        if self._saved_frames != trainer.datamodule.frames and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> Path:
         """Write the replay buffers, then the checkpoint that refers to them, then forget older buffers."""
@@ -79,6 +89,7 @@ class FrameCheckpoint(Checkpoint):
         trainer.strategy.barrier("replay buffers written")
         trainer.save_checkpoint(folder / "last.ckpt", weights_only=False)
         data.forget_replays(folder, trainer.global_rank)
+        self._saved_frames = data.frames
         return folder / "last.ckpt"
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -86,3 +97,8 @@ class FrameCheckpoint(Checkpoint):
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
             self._previous_handler = None
+
+
+@rank_zero_only
+def _tell(message: str) -> None:
+    Console(stderr=True).print(f"\n{message}", soft_wrap=True, highlight=False)

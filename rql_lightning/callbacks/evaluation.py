@@ -63,7 +63,9 @@ class EvaluationCallback(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the run's folder: a question that all ranks have to ask together."""
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if not self._dry_run:
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Learning curves go on after a resume."""
@@ -90,7 +92,7 @@ class EvaluationCallback(pl.Callback):
         """The whole protocol on the result: table, figures, ``metrics.json``."""
         _, summary = self._report(trainer, pl_module, "after training")
         self.history.append({**summary, "frames": pl_module.frames})
-        if self.figures and trainer.is_global_zero:
+        if self.figures and trainer.is_global_zero and not self._dry_run:
             self._save_figure(trainer, "learning_curves", curves_figure(self.history, self.prior_summary))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
@@ -154,22 +156,23 @@ class EvaluationCallback(pl.Callback):
     def _report(self, trainer: pl.Trainer, pl_module: Algorithm, title: str) -> tuple[Episodes, dict[str, Any]]:
         mine, summary = self.evaluate(trainer, pl_module.policy, self.episodes)
         self._log(pl_module, summary)
-        if trainer.is_global_zero:
-            seconds = round(pl_module.train_seconds, 2)
-            counters = {"frames": pl_module.frames, "updates": pl_module.updates, "train_seconds": seconds}
-            path = self.folder / "metrics.json"
-            _write_json({**summary, **counters}, path)
-            if self.prior_summary is not None:
-                _write_json(self.prior_summary, self.folder / "prior_metrics.json")
-            if self.figures and len(mine.pictured) > 0:
-                samples = {"prior": self._prior_pictured} if self.prior_summary is not None else {}
-                figure = distribution_figure(
-                    {**samples, "policy": mine.pictured}, _data(trainer).customization.pictured[0]
-                )
-                self._save_figure(trainer, "distribution", figure)
-            self._print(trainer, title, summary)
-            Console().print(f"metrics: {path}", soft_wrap=True)
+        self._print(trainer, title, summary)
+        if trainer.is_global_zero and not self._dry_run:
+            self._write(trainer, pl_module, mine, summary)
         return mine, summary
+
+    def _write(self, trainer: pl.Trainer, pl_module: Algorithm, mine: Episodes, summary: dict[str, Any]) -> None:
+        seconds = round(pl_module.train_seconds, 2)
+        counters = {"frames": pl_module.frames, "updates": pl_module.updates, "train_seconds": seconds}
+        path = self.folder / "metrics.json"
+        _write_json({**summary, **counters}, path)
+        if self.prior_summary is not None:
+            _write_json(self.prior_summary, self.folder / "prior_metrics.json")
+        if self.figures and len(mine.pictured) > 0:
+            samples = {"prior": self._prior_pictured} if self.prior_summary is not None else {}
+            label = _data(trainer).customization.pictured[0]
+            self._save_figure(trainer, "distribution", distribution_figure({**samples, "policy": mine.pictured}, label))
+        Console().print(f"metrics: {path}", soft_wrap=True)
 
     def _log(self, pl_module: Algorithm, summary: dict[str, Any]) -> None:
         pl_module.log_metrics({f"eval/{name}": value for name, value in summary.items() if value is not None})

@@ -6,10 +6,27 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 if TYPE_CHECKING:
     from rql_lightning.data import ReplayDataModule
+
+
+def _columns() -> list[ProgressColumn]:
+    """On a narrow screen the bar and the last evaluation give way, never the frames, the rate and the time left."""
+
+    def whole() -> Column:
+        return Column(no_wrap=True, overflow="ignore")
+
+    return [
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} frames", table_column=whole()),
+        BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4, max_width=40)),
+        TextColumn("{task.fields[rate]}", table_column=whole()),
+        TimeRemainingColumn(compact=True, table_column=whole()),
+        TextColumn("left", table_column=whole()),
+        TextColumn("{task.fields[last]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+    ]
 
 
 class FrameProgressBar(ProgressBar):
@@ -34,16 +51,7 @@ class FrameProgressBar(ProgressBar):
         if not self._enabled:
             return
         data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        self._progress = Progress(
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} frames"),
-            BarColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[last]}"),
-            refresh_per_second=4,
-        )
+        self._progress = Progress(*_columns(), refresh_per_second=4)
         self._task = self._progress.add_task("fit", total=data.total_frames, completed=data.frames, rate="", last="")
         self._progress.start()
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from gymnasium.vector import VectorEnv
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
 
 from rql_lightning.checkpoints import read_data, write_atomically
 from rql_lightning.envs.customization import RewardName
-from rql_lightning.envs.registration import make_vector_env
+from rql_lightning.envs.registration import make_vector_env, no_wish
 from rql_lightning.errors import CheckpointError, ConfigurationError, require
 
 if TYPE_CHECKING:
@@ -110,6 +110,9 @@ class ReplayDataModule(pl.LightningDataModule):
         self.action_space: gym.Space[Any] = env.single_action_space
         self.customization = env.customization
         env.close()
+        has_wish = self.customization.add_on_reward is not no_wish
+        expected = f"the import path of a function: without a wish {self.env} has no reward {self.reward!r}"
+        require(has_wish or self.reward == "basic", "data.add_on_reward", self.add_on_reward, expected)
         self.frames = 0
 
     @property
@@ -198,6 +201,8 @@ class ReplayDataModule(pl.LightningDataModule):
                 f"checkpoint {trainer.ckpt_path}: expected its replay buffer {path}, found no such file"
             )
         self._restored = read_data(path)
+        if not isinstance(self._restored, dict) or not {"replay", "env", "random_state"} <= self._restored.keys():
+            raise CheckpointError(f"{path}: found a file that is no replay buffer of this project")
 
 
 class _Collection:
@@ -210,7 +215,8 @@ class _Collection:
         rank = 0 if trainer is None else trainer.global_rank
         self.algorithm = algorithm
         self.env = data.make_env(data.num_envs)
-        self.replay = make_replay(data.replay_size, data.updates_per_batch * data.batch_size)
+        self.capacity = data.replay_size
+        self.replay = make_replay(self.capacity, data.updates_per_batch * data.batch_size)
         self._random_state: dict[str, torch.Tensor] | None = None
         env: VectorEnv = self.env
         seed: int | None = None
@@ -225,7 +231,7 @@ class _Collection:
             if restored["env"] is not None:
                 env = Resumed(self.env, _convert(restored["env"], torch.Tensor, torch.Tensor.numpy))
             else:
-                rank_zero_info(f"{data.env} cannot store its state: running episodes start anew")
+                rank_zero_warn(f"{data.env} cannot store its state: running episodes start anew")
         self.collector = make_collector(env, algorithm.explore, algorithm.device, data.frames_per_batch, seed)
         self._turns = iter(self.collector)
 
@@ -238,7 +244,14 @@ class _Collection:
             if "cuda" in self._random_state:
                 torch.cuda.set_rng_state(self._random_state["cuda"], self.algorithm.device)
             self._random_state = None
-        self.replay.extend(self.algorithm.annotate(transitions(next(self._turns))))
+        frames = self.algorithm.annotate(transitions(next(self._turns)))
+        try:
+            self.replay.extend(frames)
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            expected = f"what memory can hold of transitions of {frames.bytes() // len(frames)} bytes"
+            raise ConfigurationError(f"data.replay_size: found {self.capacity}, expected {expected}") from error
 
     def sample(self, updates: int) -> TensorDictBase:
         """K minibatches in one call, ``[K, B]``."""
@@ -270,22 +283,26 @@ class _TrainingBatches:
         self.data, self.collection = data, collection
 
         # Turns that only fill an empty buffer; the turn that reaches warm_up_frames is the first to be learnt from.
-        frames = data.frames_per_turn
-        self.warm_up_turns = max(0, -(-data.warm_up_frames // frames) - 1) if len(collection.replay) == 0 else 0
-        self.turns = -(-(data.total_frames - data.frames) // frames)
+        turns = -(-data.warm_up_frames // data.frames_per_turn) - 1
+        self.warm_up_turns = max(0, turns) if len(collection.replay) == 0 else 0
 
     def __len__(self) -> int:
-        return max(0, self.turns - self.warm_up_turns)
+        turns = -(-(self.data.total_frames - self.data.frames) // self.data.frames_per_turn)
+        return max(0, turns - self.warm_up_turns)
 
     def __iter__(self) -> Iterator[TensorDictBase]:
-        for turn in range(self.turns):
+        while self.data.frames < self.data.total_frames:
             self._turn()
-            if turn >= self.warm_up_turns:
+            if self.warm_up_turns > 0:
+                self.warm_up_turns -= 1
+            else:
                 yield self.collection.sample(self.data.updates_per_batch)
 
     def _turn(self) -> None:
         self.collection.turn()
         self.data.frames += self.data.frames_per_turn
+        if self.data.frames >= self.data.total_frames and self.data.trainer is not None:
+            self.data.trainer.should_stop = True  # after this batch the budget is spent, whatever max_epochs says
 
 
 def _convert(state: Any, kind: type, convert: Callable[[Any], Any]) -> Any:

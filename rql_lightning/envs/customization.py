@@ -7,13 +7,14 @@ step, and hand out ``basic``, ``add_on`` or ``total`` (= ω · basic + add-on) a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, get_args
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector.utils import iterate
 
 from rql_lightning.errors import EnvironmentContractError, require
 
@@ -69,23 +70,29 @@ class Customization:
     vectorized: bool = False
     pictured: tuple[str, StepFunction] | None = None
 
+    def functions(self) -> dict[str, StepFunction]:
+        """Every step function that there is, by the name that messages give it."""
+        named = {key: getattr(self, key) for key in ("add_on_reward", "basic_reward", "is_success")}
+        named |= {} if self.metric is None else {self.metric.name: self.metric.value}
+        named |= {} if self.pictured is None else {self.pictured[0]: self.pictured[1]}
+        return {name: function for name, function in named.items() if function is not None}
+
 
 class _Bookkeeping:
     """What both wrappers do after a step, on batches of N (the scalar wrapper is a batch of one)."""
 
-    def __init__(self, customization: Customization, reward: str, omega: float, num_envs: int, batched: bool) -> None:
+    def __init__(
+        self, customization: Customization, reward: str, omega: float, env: gym.Env[Any, Any] | VectorEnv
+    ) -> None:
         require(reward in get_args(RewardName), "reward", reward, "one of 'basic', 'add_on', 'total'")
         require(bool(np.isfinite(omega)), "omega", omega, "a finite number")
-        for name in ("add_on_reward", "basic_reward", "is_success"):
-            function = getattr(customization, name)
-            if function is not None:
-                _check_signature(name, function)
-        if customization.metric is not None:
-            _check_signature(customization.metric.name, customization.metric.value)
+        for name, function in customization.functions().items():
+            _check_signature(name, function)
         self.customization, self.reward, self.omega = customization, reward, omega
-        self.num_envs, self.batched = num_envs, batched
-        self.steps = np.zeros(num_envs, dtype=np.int64)
-        self.metric = np.zeros(num_envs)
+        self.env, self.batched = env, isinstance(env, VectorEnv)
+        self.num_envs = env.num_envs if isinstance(env, VectorEnv) else 1
+        self.steps = np.zeros(self.num_envs, dtype=np.int64)
+        self.metric = np.zeros(self.num_envs)
 
     def reset(self, mask: np.ndarray | None = None) -> None:
         self.steps[slice(None) if mask is None else mask] = 0
@@ -95,9 +102,19 @@ class _Bookkeeping:
         """Call a step function in the form that it has and check what comes back; ``[N]``."""
         described = _described(name, function)
         if self.batched and not self.customization.vectorized:
-            rows = (function(*_row(transition, index)) for index in range(self.num_envs))
+            rows = (function(*row) for row in self._rows(transition))
             return np.array([self.check(described, value, (), index) for index, value in enumerate(rows)])
         return self.check(described, function(*transition), (self.num_envs,) if self.batched else (), 0).reshape(-1)
+
+    def _rows(self, transition: Transition) -> Iterator[Transition]:
+        """Each environment's transition out of a vector environment's, whatever its spaces."""
+        observation, action, next_observation, info = transition
+        spaces = (self.env.observation_space, self.env.action_space, self.env.observation_space)
+        columns = [
+            iterate(space, batch) for space, batch in zip(spaces, (observation, action, next_observation), strict=True)
+        ]
+        for index, row in enumerate(zip(*columns, strict=True)):
+            yield (*row, _row_of_info(info, index))
 
     def check(self, described: str, values: Any, shape: tuple[int, ...], index: int) -> np.ndarray:
         """Numbers, of this shape, finite; ``index`` is the environment of a value that is not a batch."""
@@ -160,11 +177,6 @@ def _check_signature(name: str, function: StepFunction) -> None:
         ) from None
 
 
-def _row(transition: Transition, index: int) -> Transition:
-    observation, action, next_observation, info = transition
-    return observation[index], action[index], next_observation[index], _row_of_info(info, index)
-
-
 def _row_of_info(info: dict[str, Any], index: int) -> dict[str, Any]:
     """One environment's info out of a vector environment's, whose ``_key`` tell which environments have a ``key``."""
     row = {}
@@ -198,7 +210,7 @@ class CustomizationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCons
         gym.utils.RecordConstructorArgs.__init__(self, customization=customization, reward=reward, omega=omega)
         super().__init__(env)
         self.customization = _as_customization(customization)
-        self._bookkeeping = _Bookkeeping(self.customization, reward, omega, num_envs=1, batched=False)
+        self._bookkeeping = _Bookkeeping(self.customization, reward, omega, env)
         self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -242,7 +254,7 @@ class VectorCustomizationWrapper(VectorWrapper):
         require(mode == AutoresetMode.DISABLED, "autoreset_mode", mode, "AutoresetMode.DISABLED")
         self.autoreset_mode = AutoresetMode.DISABLED  # TorchRL looks for the attribute; VectorWrapper forwards none
         self.customization = _as_customization(customization)
-        self._bookkeeping = _Bookkeeping(self.customization, reward, omega, env.num_envs, batched=True)
+        self._bookkeeping = _Bookkeeping(self.customization, reward, omega, env)
         self._observation: Any = None
 
     def reset(
@@ -264,6 +276,11 @@ class VectorCustomizationWrapper(VectorWrapper):
         everywhere = np.ones(self.num_envs, dtype=bool)
         info = {**info, **entries, **{f"_{key}": everywhere for key in entries}}
         return next_observation, reward, terminated, truncated, info
+
+    def picture(self, transition: Transition) -> np.ndarray:
+        """The task's pictured quantity ``[N]`` of a step that :meth:`step` made."""
+        label, function = self.customization.pictured  # type: ignore[misc]
+        return self._bookkeeping.evaluate(label, function, transition)
 
     def get_state(self) -> dict[str, Any]:
         """The wrapped environments' state and the bookkeeping of their running episodes.

@@ -64,7 +64,7 @@ def _make_vectorized(
     return VectorCustomizationWrapper(StatefulSyncVectorEnv(makers), customization, reward=reward, omega=omega)
 
 
-def _no_wish(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> float:
+def no_wish(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> float:
     """The add-on reward of an environment that nobody customised: 0."""
     return 0.0
 
@@ -104,7 +104,7 @@ def make_vector_env(
                     "or the id of the environment beneath"
                 )
             return gym.make_vec(spec, num_envs=num_envs, reward=reward, omega=omega, **kwargs)
-        wish = _no_wish if add_on_reward is None else import_function(add_on_reward, "add_on_reward")
+        wish = no_wish if add_on_reward is None else import_function(add_on_reward, "add_on_reward")
         return _make_vectorized(num_envs, spec.id, wish, reward=reward, omega=omega, **kwargs)
     except RqlError:
         raise

@@ -15,10 +15,11 @@ from gymnasium.envs.classic_control import (
     PendulumEnv,
 )
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import TimeLimit
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 # Their whole dynamic state is `state`, the step count of TimeLimit and the random generator.
-_STORABLE = (AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv)
+_STORABLE = {AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv}
+_STATELESS_WRAPPERS = {TimeLimit, OrderEnforcing, PassiveEnvChecker}
 
 
 class StatefulSyncVectorEnv(SyncVectorEnv):
@@ -37,9 +38,9 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
         To be called between episodes' ends: with every finished environment reset.
 
         Raises:
-            NotImplementedError: for environments other than Gymnasium's classic control tasks.
+            NotImplementedError: for environments other than Gymnasium's classic control tasks, or wrapped ones.
         """
-        if not all(isinstance(env.unwrapped, _STORABLE) for env in self.envs):
+        if not all(_is_storable(env) for env in self.envs):
             raise NotImplementedError(f"the state of {type(self.envs[0].unwrapped).__name__} cannot be stored")
         limits = [_time_limit(env) for env in self.envs]
         return {
@@ -61,6 +62,15 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
             limit = _time_limit(env)
             if limit is not None:
                 limit._elapsed_steps = state["elapsed_steps"][index]
+
+
+def _is_storable(env: gym.Env[Any, Any]) -> bool:
+    """No subclass, whose state may be more, and no wrapper that may have a state."""
+    while isinstance(env, gym.Wrapper):
+        if type(env) not in _STATELESS_WRAPPERS:
+            return False
+        env = env.env
+    return type(env) in _STORABLE
 
 
 def _time_limit(env: gym.Env[Any, Any]) -> TimeLimit | None:

@@ -20,9 +20,9 @@ class FunctionPrior(Prior):
     """Any policy that can tell its log-likelihood, e.g. somebody else's network.
 
     Args:
-        log_prob: ``log_prob(observation, action)``: tensors ``[N, *observation_shape]`` and ``[N]`` (int64) to log π of
-            shape ``[N]``; on the command line its import path, such as ``my_module.my_log_prob``. It must be
-            normalised over the actions.
+        log_prob: ``log_prob(observation, action)``: tensors ``[N, *observation_shape]`` and ``[N]`` (int64), both on
+            the CPU wherever training runs, to log π of shape ``[N]``; on the command line its import path, such as
+            ``my_module.my_log_prob``. It must be normalised over the actions.
     """
 
     def __init__(self, log_prob: Callable[..., Any]) -> None:
@@ -45,9 +45,9 @@ class FunctionPrior(Prior):
     def distribution_parameters(self, observation: Tensor) -> Tensor:
         """The function at every action, ``[..., A]``; checked at every call."""
         batch = observation.shape[: observation.dim() - len(self.observation_space.shape)]
-        rows = observation.reshape(-1, *self.observation_space.shape)
+        rows = observation.reshape(-1, *self.observation_space.shape).cpu()
         actions = int(self.action_space.n)
-        every_action = torch.arange(actions, device=rows.device).repeat(len(rows))
+        every_action = torch.arange(actions).repeat(len(rows))
         result = self.function(rows.repeat_interleave(actions, dim=0), every_action)
         if not isinstance(result, Tensor) or result.shape != every_action.shape:
             found = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
@@ -62,7 +62,7 @@ class FunctionPrior(Prior):
                 f"{self.origin()}: found log-probabilities {log_prob[int(error.nan_to_num(1e9).argmax())].tolist()}, "
                 "expected the logarithms of probabilities that sum to 1 over the actions"
             )
-        return log_prob.reshape(*batch, actions)
+        return log_prob.reshape(*batch, actions).to(observation.device)
 
     def origin(self) -> str:
         """Names the function."""

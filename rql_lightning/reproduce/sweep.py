@@ -5,7 +5,7 @@
         --vary model.omega_prime model.alpha_hat --values 0.3 0.8 3 10
 
 Several keys take each value together. Every run is a process of its own with a folder of its own; one that is finished
-is not run again.
+is not run again, and one of other settings in the same place is refused.
 """
 
 from __future__ import annotations
@@ -38,10 +38,17 @@ def run_one(config: str, root: Path, seed: int, overrides: list[str]) -> dict[st
     Returns:
         The run's ``metrics.json``.
     """
+    command = ["-m", "rql_lightning.train", "fit", "--config", config]
+    command += [f"--seed_everything={seed}", f"--trainer.default_root_dir={root}", *overrides]
+    settings = {"command": command, "config": Path(config).read_text(encoding="utf-8")}
+    memory = root / "settings.json"
+    if memory.is_file() and json.loads(memory.read_text(encoding="utf-8")) != settings:
+        sys.exit(f"error: {memory}: found a run of other settings, expected {' '.join(command)}; choose another --root")
     if not list(root.rglob("metrics.json")):
-        command = [sys.executable, "-m", "rql_lightning.train", "fit", "--config", config]
-        command += [f"--seed_everything={seed}", f"--trainer.default_root_dir={root}", *overrides]
-        result = subprocess.run([*command, "--trainer.enable_progress_bar=false"], capture_output=True, text=True)
+        root.mkdir(parents=True, exist_ok=True)
+        memory.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        command = [sys.executable, *command, "--trainer.enable_progress_bar=false"]
+        result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode != 0:
             sys.exit(f"error: {' '.join(command)}\n{result.stdout}{result.stderr}")
     path = max(root.rglob("metrics.json"), key=lambda found: found.stat().st_mtime)
@@ -75,7 +82,10 @@ def main() -> None:
             for value, override in settings
             for seed in arguments.seeds
         }
-        results = {key: job.result() for key, job in jobs.items()}
+        try:
+            results = {key: job.result() for key, job in jobs.items()}
+        finally:  # one that failed leaves nothing to wait for
+            pool.shutdown(cancel_futures=True)
     table = results_over_seeds(arguments.config, varied, results)
     console = Console()
     (console if console.is_terminal else Console(width=180)).print(table)

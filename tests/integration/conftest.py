@@ -32,6 +32,39 @@ SMALL = [
     "--trainer.enable_progress_bar=false",
 ]
 
+FUNCTIONS = """
+import math
+import numpy as np
+import torch
+from torch import Tensor
+
+a_number = 3
+
+def wish(observation, action, next_observation, info):
+    return -abs(float(next_observation[0]))
+
+def not_a_number(observation, action, next_observation, info):
+    return math.nan
+
+def wrong_shape(observation, action, next_observation, info):
+    return np.zeros(3)
+
+def a_word(observation, action, next_observation, info):
+    return "much"
+
+def two_arguments(observation, action):
+    return 1.0
+
+def prior(observation: Tensor, action: Tensor) -> Tensor:
+    return torch.full(action.shape, 0.5).log()
+
+def unnormalised_prior(observation: Tensor, action: Tensor) -> Tensor:
+    return torch.zeros(action.shape)
+
+def prior_that_fails_later(observation: Tensor, action: Tensor) -> Tensor:
+    return torch.where(observation.abs().sum(-1) > 0.3, math.nan, -math.log(2))
+"""
+
 
 class CommandLineRunner:
     """``run("fit", "--data.total_frames=…")`` with the small budgets above, in a folder of its own."""
@@ -107,3 +140,11 @@ def among_finished_runs(
     assert finished_runs.checkpoint() in before and len(before) >= 8
     yield finished_runs
     assert before.items() <= contents().items()
+
+
+@pytest.fixture
+def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module ``functions_of_a_user`` to import."""
+    (tmp_path / "functions_of_a_user.py").write_text(FUNCTIONS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "functions_of_a_user", raising=False)

@@ -51,6 +51,44 @@ def damaged(kind: str, good: Path, folder: Path) -> Path:
     return path  # kind "missing": no such file
 
 
+def spoil(checkpoint: dict[str, Any], kind: str) -> None:
+    if kind == "no_frames":
+        del checkpoint["rql_lightning"]["frames"]
+    elif kind == "words_for_frames":
+        checkpoint["rql_lightning"]["frames"] = "many"
+    elif kind == "nan_weights":
+        checkpoint["state_dict"]["policy.q_network.0.weight"][0, 0] = float("nan")
+    elif kind == "more_weights":
+        checkpoint["state_dict"]["policy.q_network.99.weight"] = torch.zeros(3)
+    elif kind == "weights_are_none":
+        checkpoint["state_dict"] = None
+
+
+@pytest.mark.parametrize("kind", ["no_frames", "words_for_frames", "nan_weights", "more_weights", "weights_are_none"])
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_a_spoilt_checkpoint(run, refused, tmp_path, kind, command):
+    checkpoint = torch.load(run.checkpoint(), weights_only=True)
+    spoil(checkpoint, kind)
+    path = tmp_path / f"{kind}.ckpt"
+    torch.save(checkpoint, path)
+    assert str(path) in refused(command, f"--ckpt_path={path}", MORE)
+
+
+@pytest.mark.parametrize("content", [{"x": 1}, [3]])
+def test_a_replay_buffer_of_something_else(run, refused, tmp_path, content):
+    (tmp_path / "last.ckpt").write_bytes(run.checkpoint().read_bytes())
+    torch.save(content, tmp_path / "replay-1024-rank0.pt")
+    assert "replay-1024-rank0.pt" in refused("fit", f"--ckpt_path={tmp_path / 'last.ckpt'}", MORE)
+
+
+def test_a_checkpoint_without_what_the_data_goes_on_from(run, refused, tmp_path):
+    checkpoint = torch.load(run.checkpoint(), weights_only=True)
+    del checkpoint["ReplayDataModule"]
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    message = refused("fit", f"--ckpt_path={tmp_path / 'last.ckpt'}", MORE)
+    assert str(tmp_path / "last.ckpt") in message and "ReplayDataModule" in message
+
+
 DAMAGES = ["missing", "truncated", "random", "empty", "pickle"]
 DAMAGES += ["weights_only", "without_weights", "without_description"]
 
@@ -68,12 +106,19 @@ def test_a_damaged_checkpoint(run, refused, tmp_path, kind, argument):
     [
         ([], "SoftQLearning", "ResidualSoftQLearning"),
         (["--model.hidden_sizes=[8]"], "[16]", "[8]"),
-        (["--data.env=CartPole-v1"], "rql_lightning/CartPole-v0", "expected CartPole-v1"),
+        (
+            ["--data.env=CartPole-v1", "--data.add_on_reward=functions_of_a_user.wish"],
+            "rql_lightning/CartPole-v0",
+            "expected CartPole-v1",
+        ),
         (["--model.prior.path={plain}"], "prior", "prior"),
+        (["--model.omega_prime=50"], "omega_prime 0.8", "config's 50"),
+        (["--model.alpha_hat=30"], "alpha_hat 0.8", "config's 30"),
+        (["--model.prior=FunctionPrior", "--model.prior.log_prob=functions_of_a_user.prior"], "prior", "functions_of"),
     ],
-    ids=["algorithm", "hidden_sizes", "task", "prior"],
+    ids=["algorithm", "hidden_sizes", "task", "prior", "omega_prime", "alpha_hat", "kind of prior"],
 )
-def test_a_checkpoint_of_something_else(run, refused, plain_checkpoint, command, arguments, found, expected):
+def test_a_checkpoint_of_something_else(run, refused, functions, plain_checkpoint, command, arguments, found, expected):
     path = run.checkpoint() if arguments else plain_checkpoint
     arguments = [argument.format(plain=plain_checkpoint) for argument in arguments]
     message = refused(command, f"--ckpt_path={path}", MORE, *arguments)

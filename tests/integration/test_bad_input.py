@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from rql_lightning.algorithms import ResidualSoftQLearning, SoftQLearning
@@ -18,47 +18,11 @@ from rql_lightning.priors import CheckpointPrior
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "cartpole"
 RESIDUAL, PLAIN = str(CONFIGS / "residual_soft_q.yaml"), str(CONFIGS / "rl_prior.yaml")
-FUNCTIONS = """
-import math
-import numpy as np
-import torch
-from torch import Tensor
-
-a_number = 3
-
-def wish(observation, action, next_observation, info):
-    return -abs(float(next_observation[0]))
-
-def not_a_number(observation, action, next_observation, info):
-    return math.nan
-
-def wrong_shape(observation, action, next_observation, info):
-    return np.zeros(3)
-
-def a_word(observation, action, next_observation, info):
-    return "much"
-
-def two_arguments(observation, action):
-    return 1.0
-
-def unnormalised_prior(observation: Tensor, action: Tensor) -> Tensor:
-    return torch.zeros(action.shape)
-
-def prior_that_fails_later(observation: Tensor, action: Tensor) -> Tensor:
-    return torch.where(observation.abs().sum(-1) > 0.3, math.nan, -math.log(2))
-"""
 
 
 @pytest.fixture
 def run(among_finished_runs: Any) -> Any:
     return among_finished_runs
-
-
-@pytest.fixture
-def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "functions_of_a_user.py").write_text(FUNCTIONS)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "functions_of_a_user", raising=False)
 
 
 # -- numbers and words -----------------------------------------------------------------------------------------------
@@ -224,6 +188,51 @@ def test_an_add_on_reward_that_is_none(refused, functions, function, found):
     assert "add_on_reward" in message and path in message and found in message
 
 
+@pytest.mark.parametrize("reward", ["add_on", "total"])
+def test_a_missing_wish(refused, reward):
+    config = RESIDUAL if reward == "add_on" else PLAIN
+    message = refused("fit", "--data.env=CartPole-v1", f"--data.reward={reward}", config=config)
+    assert "add_on_reward: found None" in message and "CartPole-v1" in message
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_nothing_to_look_at(refused, command):
+    assert "ckpt_path: found None, expected a checkpoint" in refused(command)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "precision=16-true",
+        "precision=bf16-true",
+        "precision=64-true",
+        "gradient_clip_val=0.5",
+        "accumulate_grad_batches=2",
+    ],
+)
+def test_trainer_flags_that_do_not_apply(refused, flag):
+    assert flag.partition("=")[0] in refused("fit", f"--trainer.{flag}")
+
+
+def test_an_accelerator_that_is_not_there(refused):
+    if torch.cuda.is_available():
+        pytest.skip("it is")
+    assert "trainer: No supported gpu" in refused("fit", "--trainer.accelerator=gpu")
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/elsewhere", "..", "a b", ""])
+def test_run_names_that_are_no_folder(refused, name):
+    if name:
+        assert f"run_name: found {name!r}" in refused("fit", f"--run_name={name}")
+    else:
+        assert "run_name" in refused("fit", "--run_name=''")
+
+
+def test_a_replay_buffer_beyond_memory(refused):
+    message = refused("fit", "--data.replay_size=1_000_000_000_000_000")
+    assert "data.replay_size: found 1000000000000000" in message and "bytes" in message
+
+
 @pytest.mark.parametrize("path", ["no_such_module.wish", "without_dots"])
 def test_an_add_on_reward_that_cannot_be_imported(refused, path):
     message = refused("fit", "--data.env=CartPole-v1", f"--data.add_on_reward={path}")
@@ -245,6 +254,6 @@ def test_a_prior_function_that_is_none(refused, functions, function):
     assert "prior" in message and function in message and "xpected" in message
 
 
-def test_a_prior_of_another_environment(refused):
-    message = refused("fit", "--data.env=MountainCar-v0")
+def test_a_prior_of_another_environment(refused, functions):
+    message = refused("fit", "--data.env=MountainCar-v0", "--data.add_on_reward=functions_of_a_user.wish")
     assert "pretrained:cartpole-rl" in message and "(4,)" in message and "(2,)" in message

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 
 import rql_lightning
+from rql_lightning.callbacks import FrameProgressBar
+from rql_lightning.checkpoints import read_checkpoint
 
 METRICS = {
     "episodes",
@@ -99,9 +104,70 @@ def test_predict_writes_trajectories_that_torchrl_loads(run):
 
 
 def test_max_steps_counts_training_batches(run):
-    trainer = run("fit", "--trainer.max_steps=5").trainer
+    trainer = run("fit", "--trainer.max_steps=5", "--checkpoint.every_n_frames=1_000_000").trainer
     assert trainer.global_step == 5
+    assert read_checkpoint(run.checkpoint())["rql_lightning"]["frames"] == 6 * 64
     assert trainer.lightning_module.updates == 5 * 4 and trainer.lightning_module.frames == 6 * 64
+
+
+@pytest.mark.parametrize("flag", ["max_epochs=3", "max_epochs=-1"])
+def test_the_budget_is_the_budget(run, flag):
+    trainer = run("fit", f"--trainer.{flag}").trainer
+    assert trainer.datamodule.frames == trainer.lightning_module.frames == 1024
+    assert trainer.lightning_module.updates == 15 * 4
+
+
+def test_without_logger_every_run_still_has_a_folder(run):
+    for version in (0, 1):
+        run("fit", "--trainer.logger=false")
+        assert run.metrics(version)["frames"] == 1024 and run.checkpoint(version).is_file()
+
+
+def test_without_checkpoints(run):
+    run("fit", "--trainer.enable_checkpointing=false")
+    assert run.metrics()["frames"] == 1024 and not run.checkpoint().exists()
+
+
+def test_a_dry_run_writes_nothing(run):
+    run("fit", "--trainer.fast_dev_run=true")
+    assert not [path for path in run.root.rglob("*") if path.is_file() and path.name != "config.yaml"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["callbacks=pytorch_lightning.callbacks.LearningRateMonitor"],
+        ["callbacks=[pytorch_lightning.callbacks.ModelCheckpoint]"],
+        ["precision=bf16-mixed"],
+        ["profiler=simple"],
+        ["limit_train_batches=3"],
+        ["max_time=00:01:00:00"],
+    ],
+    ids=lambda flags: flags[0].partition("=")[0],
+)
+def test_trainer_flags(run, flags):
+    run("fit", *(f"--trainer.{flag}" for flag in flags))
+    assert run.metrics()["updates"] > 0 and run.checkpoint().is_file()
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_progress_shows_frames_rate_and_time_left(run, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = []
+    original = FrameProgressBar.on_train_end
+
+    def look(self: FrameProgressBar, *args: Any) -> None:
+        console = Console(width=width)
+        with console.capture() as capture:
+            console.print(self._progress.get_renderable())
+        shown.append(capture.get())
+        original(self, *args)
+
+    monkeypatch.setattr(FrameProgressBar, "on_train_end", look)
+    run("fit", "--trainer.enable_progress_bar=true")
+    (line,) = shown[0].splitlines()
+    assert re.match(r"1,024/1,024 frames", line)
+    assert re.search(r"[\d,]+ frames/s +\d+:\d\d left", line)
 
 
 def test_run_folder_is_named_after_task_and_algorithm_unless_told(run):

@@ -67,6 +67,10 @@ def test_sweep_runs_every_setting_once(small, tmp_path, monkeypatch, capsys):
     assert "IQM" in first and all(f"{run['basic_return_mean']:.2f}" in first for run in runs)
     sweep.main()
     assert capsys.readouterr().out == first and len(asked) == 2
+    monkeypatch.setattr(sys, "argv", ["sweep", *arguments, "--model.gamma=0.9"])
+    with pytest.raises(SystemExit, match=r"settings\.json: found a run of other settings"):
+        sweep.main()
+    assert len(asked) == 2
 
 
 def test_sweep_shows_the_command_that_failed_and_its_message(tmp_path, monkeypatch):

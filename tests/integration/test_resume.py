@@ -142,7 +142,8 @@ def test_ctrl_c_saves_and_exits_with_a_code(run):
     process.send_signal(signal.SIGINT)
     screen, _ = process.communicate(timeout=60)
     assert process.returncode not in (0, None)
-    assert "Traceback" not in screen
+    assert "Traceback" not in screen and "Stopping after this training batch" in screen
+    assert f"--ckpt_path {run.checkpoint()}" in screen
     frames = read_checkpoint(run.checkpoint())["rql_lightning"]["frames"]
     run("fit", f"--ckpt_path={run.checkpoint()}", f"--data.total_frames={frames + 64}")
     assert run.metrics(1)["frames"] == frames + 64

@@ -357,3 +357,41 @@ def test_torchrl_takes_the_vector_environment():
     assert steps["done"].any() and steps["observation"].shape == (NUM_ENVS, 60, 4)
     expected = 1 - steps["observation"][..., :1].abs()
     np.testing.assert_allclose(steps["reward"].numpy(), expected.numpy(), rtol=1e-6)
+
+
+def test_rows_of_observations_that_are_tuples():
+    """Blackjack observes (sum of the hand, the dealer's card, an ace)."""
+    seen: list[tuple[Any, Any, Any]] = []
+
+    def wish(observation, action, next_observation, info):
+        seen.append((observation, action, next_observation))
+        return float(next_observation[0])
+
+    envs = SyncVectorEnv([partial(gym.make, "Blackjack-v1")] * 5, autoreset_mode=AutoresetMode.DISABLED)
+    env = VectorCustomizationWrapper(envs, wish, reward="add_on")
+    before, _ = env.reset(seed=4)
+    actions = np.array([0, 1, 0, 1, 1])
+    after, reward, *_ = env.step(actions)
+    assert len(seen) == 5
+    for index, (observation, action, next_observation) in enumerate(seen):
+        assert tuple(observation) == tuple(column[index] for column in before)
+        assert tuple(next_observation) == tuple(column[index] for column in after)
+        assert action == actions[index]
+    np.testing.assert_array_equal(reward, after[0])
+
+
+def test_the_pictured_quantity_sees_rows_and_their_info():
+    def speed(observation, action, next_observation, info):
+        return info["speed"] + float(observation[0])
+
+    env = make("row by row", Customization(lambda *_: 0.0, pictured=("speed", speed)), Reporter)
+    observation, _ = env.reset(seed=0)
+    following, *_, info = env.step(np.zeros(NUM_ENVS, int))
+    np.testing.assert_array_equal(env.picture((observation, np.zeros(NUM_ENVS), following, info)), [0.5] * NUM_ENVS)
+
+
+@pytest.mark.parametrize("name", ["add_on_reward", "basic_reward", "is_success"])
+def test_a_function_of_other_arguments_is_refused_before_it_is_called(name):
+    functions: dict[str, Any] = {"add_on_reward": lambda *_: 0.0, name: lambda observation, action: 0.0}
+    with pytest.raises(EnvironmentContractError, match=rf"{name} .*found a function of \(observation, action\)"):
+        make("scalar", Customization(**functions))

@@ -287,3 +287,27 @@ def test_spaces_are_known_after_setup(counter):
     data = ReplayDataModule(env=counter)
     data.setup("fit")
     assert data.observation_space == Counter.observation_space and data.action_space == Counter.action_space
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.uint8])
+def test_observations_of_any_number_are_learnt_from_as_float32(fit, register, kind):
+    class Typed(Counter):
+        observation_space = gym.spaces.Box(0, 100, (2,), kind)
+
+        def reset(self, **kwargs: Any) -> Any:
+            return super().reset(**kwargs)[0].astype(kind), {}
+
+        def step(self, action: Any) -> Any:
+            observation, *others = super().step(action)
+            return (observation.astype(kind), *others)
+
+    gym.register("tests/Typed-v0", entry_point=Typed, max_episode_steps=7)
+    try:
+        algorithm = collect(
+            fit, RecordingSoftQ(hidden_sizes=[8]), env=register("tests/Typed-v0", Customization(add_on))
+        )
+    finally:
+        gym.registry.pop("tests/Typed-v0")
+    batch = algorithm.batches[0]
+    assert batch["observation"].dtype == batch["next", "observation"].dtype == batch["next", "reward"].dtype
+    assert batch["observation"].dtype == torch.float32 and batch["observation"].max() > 1

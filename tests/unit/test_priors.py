@@ -231,3 +231,23 @@ def test_training_uses_the_function(fit):
     combined = combined - algorithm.policy.q_values(observation)[:, 0] - torch.log1p(-pushes.exp())
     expected = torch.nn.functional.logsigmoid(combined)
     torch.testing.assert_close(algorithm.policy.log_prob(observation, torch.ones(64, dtype=torch.int64)), expected)
+
+
+def test_a_function_gets_tensors_on_the_cpu_wherever_training_runs():
+    class Elsewhere(Tensor):
+        """Stands for a tensor on a GPU: it is a plain one once it was moved."""
+
+        def cpu(self) -> Tensor:
+            return self.as_subclass(Tensor)
+
+    kinds = set()
+
+    def log_prob(observation: Tensor, action: Tensor) -> Tensor:
+        kinds.update({type(observation), type(action)})
+        return torch.full(action.shape, 0.5).log()
+
+    prior = FunctionPrior(log_prob)
+    prior.attach(*SPACES)
+    kinds.clear()
+    assert prior.distribution_parameters(observations().as_subclass(Elsewhere)).shape == (64, 2)
+    assert kinds == {Tensor}

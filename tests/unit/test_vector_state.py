@@ -1,10 +1,12 @@
 """Running episodes of vector environments, stored and continued."""
 
 import pickle
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rql_lightning.envs import Customization, Metric, VectorCustomizationWrapper
@@ -65,3 +67,18 @@ def test_environments_that_cannot_be_stored_say_so(movement):
         unknown.get_state()
     with pytest.raises(NotImplementedError, match="SyncVectorEnv"):
         VectorCustomizationWrapper(unable, movement).get_state()
+
+
+class Windy(CartPoleEnv):
+    """Has more state than its class."""
+
+
+@pytest.mark.parametrize("wrapped", ["subclass", "wrapper"])
+def test_what_may_hide_a_state_is_not_stored(wrapped):
+    def make() -> gym.Env[Any, Any]:
+        return Windy() if wrapped == "subclass" else gym.wrappers.TimeAwareObservation(gym.make("CartPole-v1"))
+
+    env = StatefulSyncVectorEnv([make, make])
+    env.reset(seed=0)
+    with pytest.raises(NotImplementedError, match="cannot be stored"):
+        env.get_state()
