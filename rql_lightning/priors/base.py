@@ -13,7 +13,7 @@ from rql_lightning.policies import Policy
 class Prior(Policy):
     """A frozen policy whose reward nobody knows: all that residual learning asks of it is its log-likelihood.
 
-    It is asked once a state: its ``distribution_parameters`` travel in the replay buffer. :meth:`log_prob`,
+    Updates never ask it: its ``distribution_parameters`` travel in the replay buffer. :meth:`log_prob`,
     :meth:`act` (``deterministic=False`` samples) and :meth:`distribution` are those of every policy.
     """
 
