@@ -23,7 +23,7 @@ from rql_lightning.tabular import residual_value_iteration, soft_value_iteration
 STATES, ACTIONS, GAMMA, TIME_LIMIT = 5, 3, 0.9, 6
 ALPHA, OMEGA, ALPHA_HAT = 0.8, 0.7, 0.5
 OMEGA_PRIME = OMEGA * ALPHA
-BOUND = 0.03  # on total variation, in every state; 0.002 to 0.019 over twelve pairs of MDPs and seeds
+BOUND = 0.03  # on total variation, in every state; runs of other seeds gave 0.008 to 0.028
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def learn(fit: Any, algorithm: Any, env: str, reward: str) -> np.ndarray:
     return algorithm.policy.distribution_parameters(torch.eye(STATES)).exp().detach().double().numpy()
 
 
-LEARNER: dict[str, Any] = {"hidden_sizes": [64], "gamma": GAMMA, "learning_rate": 0.01, "huber_delta": None}
-LEARNER |= {"target_update_interval": 60, "max_grad_norm": None, "epsilon_initial": 1.0, "epsilon_final": 1.0}
+LEARNER: dict[str, Any] = {"hidden_sizes": [64], "gamma": GAMMA, "learning_rate": 0.005, "huber_delta": None}
+LEARNER |= {"target_update_interval": 25, "max_grad_norm": None, "epsilon_initial": 1.0, "epsilon_final": 1.0}
 
 
 def function_prior(mdp: Mdp) -> FunctionPrior:
@@ -137,10 +137,47 @@ def test_deep_residual_soft_q_learning_finds_the_exact_policy(fit, task, seed):
     assert distance(learnt, mdp.soft(OMEGA * mdp.basic + mdp.add_on, ALPHA_HAT)) < BOUND
 
 
-def test_deep_soft_q_learning_finds_the_exact_policy(fit, task):
-    mdp = Mdp(2)
-    learnt = learn(fit, SoftQLearning(alpha=ALPHA_HAT, **LEARNER), task(mdp), "total")
-    assert distance(learnt, mdp.soft(OMEGA * mdp.basic + mdp.add_on, ALPHA_HAT)) < BOUND
+class Remembering(SoftQLearning):
+    """Keeps hold of the replay buffer that it learnt from."""
+
+    def update(self, batch: Any) -> dict[str, float]:
+        self.replay = self.data._collection.replay
+        return super().update(batch)
+
+
+def observed_transition(replay: Any) -> np.ndarray:
+    """The frequencies of successors in a replay buffer, ``[S, A, S]``: what its updates take for the truth."""
+    frames, counts = replay[:], np.zeros((STATES, ACTIONS, STATES))
+    places = frames["observation"].argmax(-1), frames["action"], frames["next", "observation"].argmax(-1)
+    np.add.at(counts, tuple(index.numpy() for index in places), 1)
+    counts[-1] = 1  # nobody acts at the terminal state
+    return counts / counts.sum(-1, keepdims=True)
+
+
+TOTAL_BOUND = 0.06  # Q of the total is some 10 at every action, 0 at the end: two or three times as noisy as Q_R
+
+
+@pytest.mark.parametrize("seed", [6, 7])
+def test_deep_soft_q_learning_finds_the_exact_policy(fit, task, seed):
+    """Of the transitions that it saw, as V is 0 at the terminal state and some 10 elsewhere, where chance matters."""
+    mdp = Mdp(seed)
+    algorithm = Remembering(alpha=ALPHA_HAT, **LEARNER)
+    learnt = learn(fit, algorithm, task(mdp), "total")
+    seen = observed_transition(algorithm.replay)
+    assert np.abs(seen - mdp.transition)[:-1].max() < 0.05
+    reward = OMEGA * mdp.basic + mdp.add_on
+    exact = soft_value_iteration(reward, seen, GAMMA, ALPHA_HAT, mdp.terminal)[2]
+    assert distance(learnt, exact) < TOTAL_BOUND
+    wrong = {
+        "the wish alone": mdp.soft(mdp.add_on, ALPHA_HAT),
+        "the basic reward alone": mdp.prior,
+        "without the weight of the basic reward": mdp.soft(mdp.basic + mdp.add_on, ALPHA_HAT),
+        "another temperature": mdp.soft(reward, ALPHA),
+        "bootstrapping at the terminal state": soft_value_iteration(reward, mdp.transition, GAMMA, ALPHA_HAT)[2],
+        "no bootstrapping at the time limit": mdp.soft(reward, ALPHA_HAT, GAMMA * (1 - 1 / TIME_LIMIT)),
+    }
+    for name, policy in wrong.items():
+        assert distance(policy, exact) > 1.9 * TOTAL_BOUND, name
 
 
 @pytest.mark.parametrize("seed", [0, 1])
