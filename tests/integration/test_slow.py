@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -41,16 +42,16 @@ def test_full_policy(seed, tmp_path):
 
 
 def test_omega_prime_trades_the_wish_for_the_prior(tmp_path):
-    runs = {
-        omega_prime: run_one(
-            config("residual_soft_q"), tmp_path / omega_prime, 0, [f"--model.omega_prime={omega_prime}"]
-        )
-        for omega_prime in ("0.3", "1", "10", "100")
-    }
-    for smaller, larger in zip(list(runs.values())[:-1], list(runs.values())[1:], strict=True):
+    runs = {}
+    for value in ("0.3", "1", "10", "100"):
+        both = [f"--model.omega_prime={value}", f"--model.alpha_hat={value}"]
+        runs[value] = run_one(config("residual_soft_q"), tmp_path / value, 0, both)
+    for smaller, larger in pairwise(runs.values()):
         assert smaller["kl_to_prior"] > larger["kl_to_prior"]
         assert smaller["mean_abs_position_mean"] < larger["mean_abs_position_mean"]
-    assert runs["100"]["kl_to_prior"] < 1e-3
+    assert runs["100"]["kl_to_prior"] < 1e-4
+    alone = run_one(config("residual_soft_q"), tmp_path / "0", 0, ["--model.omega_prime=0"])
+    assert alone["kl_to_prior"] > 10 * runs["0.3"]["kl_to_prior"]
 
 
 def test_an_installed_package_brings_its_policies(tmp_path):
