@@ -37,7 +37,7 @@ docs: setup  ## every command and code block of the docs, run
 
 check: lint type test
 
-bench: setup  ## against Stable-Baselines3, some three minutes
+bench: setup  ## against Stable-Baselines3, some five minutes
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/cartpole.py
 

@@ -3,8 +3,8 @@
     make bench
 
 (a) The shipped residual_soft_q.yaml (the whole job, evaluation and pictures included) against a plain DQN of 1e5 steps
-    and 50,000 updates, which evaluates nothing.
-(b) The same work on both sides: 1e5 steps, 50,000 updates of batch 64 on 256 x 256 networks.
+    and 49,664 updates, which evaluates nothing.
+(b) The same work on both sides: 1e5 steps, 49,664 updates of batch 64 on 256 x 256 networks.
 
 Prints wall-clock, peak memory and the ratio ours / theirs.
 """

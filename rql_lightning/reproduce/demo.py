@@ -13,7 +13,7 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are written to fil
 
 ENV = "rql_lightning/CartPole-v0"
 PRIOR = "pretrained:cartpole-rl"
-SEED = 1_000_047  # of the 200 evaluation episodes the one in which the shipped prior drifts furthest
+SEED = 1_000_030  # an evaluation episode in which the prior strays far, and the policy a third of it, as on average
 STEPS = 500
 SETTLED = 100  # steps after which the start no longer shows
 

@@ -38,6 +38,17 @@ def test_python_blocks_run(code, tmp_path, monkeypatch):
         assert after["add_on_return_mean"] > 0.7 * prior["add_on_return_mean"]
 
 
+def test_the_config_of_the_readme_runs(run, tmp_path, monkeypatch):
+    """With the functions of the example before it in a module."""
+    (config,) = blocks(ROOT / "README.md", "yaml")
+    (tmp_path / "my_task.yaml").write_text(config)
+    code = blocks(ROOT / "README.md", "python")[0]
+    (tmp_path / "my_task.py").write_text(code[: code.index("register_task(")])
+    monkeypatch.syspath_prepend(tmp_path)
+    run("fit", config=str(tmp_path / "my_task.yaml"))
+    assert json.loads((run.folder(what="half_a_metre") / "metrics.json").read_text())["add_on_return_mean"] < 0
+
+
 def commands(page: Path) -> list[str]:
     return [line for block in blocks(page, "bash") for line in block.splitlines() if line.strip()]
 
