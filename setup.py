@@ -22,7 +22,9 @@ setup(
         "tensordict>=0.14,<0.15",
         "torchrl>=0.14,<0.15",
         "pytorch-lightning>=2.6,<3",
-        "gymnasium[classic-control]>=1.4,<2",
+        "gymnasium>=1.4,<2",
+        "highway-env>=1.12,<1.13",  # brings pygame-ce, which also draws Gymnasium's classic control
+        "numba>=0.61",
         "jsonargparse[signatures]>=4.53,<5",
         "numpy>=1.26",
         "tensorboard>=2.18",
@@ -31,7 +33,7 @@ setup(
         "rich>=13",
     ],
     extras_require={
-        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4"],
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4", "stable-baselines3>=2.7"],
         "bench": ["stable-baselines3>=2.7"],
     },
 )

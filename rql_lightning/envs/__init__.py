@@ -7,7 +7,9 @@ from rql_lightning.envs.customization import (
     Metric,
     VectorCustomizationWrapper,
 )
-from rql_lightning.envs.registration import make_vector_env, register_task
+from rql_lightning.envs.highway import HIGHWAY
+from rql_lightning.envs.parking import PARKING
+from rql_lightning.envs.registration import make_vector_env, register, register_task
 
 __all__ = [
     "Customization",
@@ -19,3 +21,5 @@ __all__ = [
 ]
 
 register_task("rql_lightning/CartPole-v0", "CartPole-v1", CARTPOLE)
+register("rql_lightning/Highway-v0", HIGHWAY)
+register("rql_lightning/Parking-v0", PARKING)

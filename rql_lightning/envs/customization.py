@@ -282,23 +282,57 @@ class VectorCustomizationWrapper(VectorWrapper):
         label, function = self.customization.pictured  # type: ignore[misc]
         return self._bookkeeping.evaluate(label, function, transition)
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self, indices: Any = None) -> dict[str, Any]:
         """The wrapped environments' state and the bookkeeping of their running episodes.
+
+        Args:
+            indices: Of which environments, if the wrapped ones know of indices; by default all.
 
         Raises:
             NotImplementedError: if the wrapped environment cannot be stored.
         """
         if not hasattr(self.env, "get_state"):
             raise NotImplementedError(f"{type(self.env.unwrapped).__name__} has no get_state")
-        books = self._bookkeeping
-        return {**self.env.get_state(), "episode_steps": books.steps.copy(), "episode_metric": books.metric.copy()}
+        books, rows = self._bookkeeping, slice(None) if indices is None else np.asarray(indices)
+        state = self.env.get_state() if indices is None else self.env.get_state(indices)
+        return {**state, "episode_steps": books.steps[rows].copy(), "episode_metric": books.metric[rows].copy()}
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`get_state` returned."""
-        self.env.set_state(state)
-        self._observation = np.array(state["observation"])
-        self._bookkeeping.steps = np.array(state["episode_steps"])
-        self._bookkeeping.metric = np.array(state["episode_metric"])
+    def set_state(self, state: dict[str, Any], indices: Any = None) -> None:
+        """Continue from what :meth:`get_state` returned, in these places."""
+        if indices is None:
+            self.env.set_state(state)
+            self._observation = np.array(state["observation"])
+        else:
+            self.env.set_state(state, indices)
+            self._observation = self.env.get_state()["observation"]
+        rows = slice(None) if indices is None else np.asarray(indices)
+        self._bookkeeping.steps[rows] = state["episode_steps"]
+        self._bookkeeping.metric[rows] = state["episode_metric"]
+
+    def load_reference(self, index: int, env: gym.Env[Any, Any]) -> None:
+        """Take over a reference environment's running episode, and its bookkeeping if it is this task's too."""
+        self.env.load_reference(index, env)
+        self._observation = self.env.get_state()["observation"]
+        wrapper = _customization_of(env)
+        self._bookkeeping.steps[index] = self.env.steps[index] if wrapper is None else wrapper._bookkeeping.steps[0]
+        self._bookkeeping.metric[index] = 0.0 if wrapper is None else wrapper._bookkeeping.metric[0]
+
+    def to_reference(self, index: int, env: gym.Env[Any, Any]) -> None:
+        """Write an environment's running episode into a reference environment, bookkeeping included."""
+        self.env.to_reference(index, env)
+        wrapper = _customization_of(env)
+        if wrapper is not None:
+            wrapper._observation = np.array(self._observation[index])
+            wrapper._bookkeeping.steps[0] = self._bookkeeping.steps[index]
+            wrapper._bookkeeping.metric[0] = self._bookkeeping.metric[index]
+
+
+def _customization_of(env: gym.Env[Any, Any]) -> CustomizationWrapper | None:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, CustomizationWrapper):
+            return env
+        env = env.env
+    return None
 
 
 def _as_customization(customization: Customization | StepFunction) -> Customization:

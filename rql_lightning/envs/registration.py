@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rql_lightning.envs.customization import (
     Customization,
@@ -17,51 +18,82 @@ from rql_lightning.envs.customization import (
     StepFunction,
     VectorCustomizationWrapper,
 )
-from rql_lightning.envs.vector import StatefulSyncVectorEnv
-from rql_lightning.errors import ConfigurationError, EnvironmentContractError, RqlError
+from rql_lightning.envs.vector import SameStepAutoreset, StatefulSyncVectorEnv
+from rql_lightning.errors import ConfigurationError, EnvironmentContractError, RqlError, require
+
+
+@dataclass(frozen=True)
+class Task:
+    """How the environments of an id are made; all three take the id's own keyword arguments.
+
+    Attributes:
+        customization: The wish for an environment of these arguments.
+        make_reference: One environment as it came, uncustomised; also takes ``render_mode``.
+        make_compiled: ``(num_envs, **arguments) →`` a vector environment in ``AutoresetMode.DISABLED`` that does the
+            same, faster; ``None`` for a synchronous vector of references.
+    """
+
+    customization: Callable[..., Customization | StepFunction]
+    make_reference: Callable[..., gym.Env[Any, Any]]
+    make_compiled: Callable[..., VectorEnv] | None = None
 
 
 def register_task(id: str, base: str, customization: Customization | StepFunction) -> None:
     """Register a customised environment, for ``gym.make`` and ``gym.make_vec``.
 
-    Both then take ``reward`` (``basic``, ``add_on`` or ``total``), ``omega`` and whatever the base takes.
+    Both then take ``reward`` (``basic``, ``add_on`` or ``total``), ``omega`` and whatever the base takes; ``make_vec``
+    also takes ``autoreset_mode`` (DISABLED, or SAME_STEP).
 
     Args:
         id: The new id, e.g. ``my/CartPole-v0``.
         base: The Gymnasium id that it customises, e.g. ``CartPole-v1``.
         customization: The wish; or the add-on reward function alone.
     """
-    gym.register(
-        id,
-        entry_point=partial(_make_single, base=base, customization=customization),
-        vector_entry_point=partial(_make_vectorized, base=base, customization=customization),
-    )
+    register(id, _task_on(base, customization))
+
+
+def register(id: str, task: Task) -> None:
+    """Register a task whose environments are made in its own way."""
+    gym.register(id, entry_point=partial(_make_single, task), vector_entry_point=partial(_make_vectorized, task=task))
+
+
+def _task_on(base: str, customization: Customization | StepFunction) -> Task:
+    return Task(lambda **_: customization, partial(gym.make, base, disable_env_checker=True))
 
 
 def _make_single(
-    base: str,
-    customization: Customization | StepFunction,
-    reward: RewardName = "total",
-    omega: float = 1.0,
-    render_mode: str | None = None,
-    **kwargs: Any,
+    task: Task, reward: RewardName = "total", omega: float = 1.0, render_mode: str | None = None, **kwargs: Any
 ) -> gym.Env[Any, Any]:
-    env = gym.make(base, render_mode=render_mode, disable_env_checker=True, **kwargs)
-    return CustomizationWrapper(env, customization, reward=reward, omega=omega)
+    env = task.make_reference(render_mode=render_mode, **kwargs)
+    return CustomizationWrapper(env, task.customization(**kwargs), reward=reward, omega=omega)
 
 
 def _make_vectorized(
     num_envs: int,
-    base: str,
-    customization: Customization | StepFunction,
+    task: Task,
     reward: RewardName = "total",
     omega: float = 1.0,
+    reference: bool = False,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.DISABLED,
     **kwargs: Any,
 ) -> VectorEnv:
-    makers: list[Callable[[], gym.Env[Any, Any]]] = [
-        partial(gym.make, base, disable_env_checker=True, **kwargs) for _ in range(num_envs)
-    ]
-    return VectorCustomizationWrapper(StatefulSyncVectorEnv(makers), customization, reward=reward, omega=omega)
+    mode = _autoreset_mode(autoreset_mode)
+    if task.make_compiled is None or reference:
+        kwargs = {key: value for key, value in kwargs.items() if task.make_compiled is None or key != "threads"}
+        env: VectorEnv = StatefulSyncVectorEnv([partial(task.make_reference, **kwargs) for _ in range(num_envs)])
+    else:
+        env = task.make_compiled(num_envs, **kwargs)
+        kwargs.pop("threads", None)
+    env = VectorCustomizationWrapper(env, task.customization(**kwargs), reward=reward, omega=omega)
+    return SameStepAutoreset(env) if mode == AutoresetMode.SAME_STEP else env
+
+
+def _autoreset_mode(found: AutoresetMode | str) -> AutoresetMode:
+    expected = "AutoresetMode.DISABLED (reset what is done yourself) or AutoresetMode.SAME_STEP"
+    known = {mode.value: mode for mode in (AutoresetMode.DISABLED, AutoresetMode.SAME_STEP)}
+    mode = known.get(getattr(found, "value", found))
+    require(mode is not None, "autoreset_mode", found, expected)
+    return mode
 
 
 def no_wish(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> float:
@@ -76,6 +108,7 @@ def make_vector_env(
     omega: float = 1.0,
     add_on_reward: str | None = None,
     env_kwargs: dict[str, Any] | None = None,
+    reference: bool = False,
 ) -> VectorEnv:
     """Make what training and evaluation run on, from a task's id or from any Gymnasium id and an import path.
 
@@ -86,6 +119,7 @@ def make_vector_env(
         omega: Weight ω of the basic reward in ``total``.
         add_on_reward: Import path ``module.function`` of the wish for an id that has none of its own.
         env_kwargs: Further arguments of the environment.
+        reference: Make the reference environments of a task that also has a compiled form.
 
     Returns:
         A vector environment in ``AutoresetMode.DISABLED`` with a ``customization`` attribute.
@@ -103,9 +137,9 @@ def make_vector_env(
                     f"add_on_reward: found {add_on_reward!r}, but {env} brings its own add-on reward; expected null, "
                     "or the id of the environment beneath"
                 )
-            return gym.make_vec(spec, num_envs=num_envs, reward=reward, omega=omega, **kwargs)
+            return gym.make_vec(spec, num_envs=num_envs, reward=reward, omega=omega, reference=reference, **kwargs)
         wish = no_wish if add_on_reward is None else import_function(add_on_reward, "add_on_reward")
-        return _make_vectorized(num_envs, spec.id, wish, reward=reward, omega=omega, **kwargs)
+        return _make_vectorized(num_envs, _task_on(spec.id, wish), reward=reward, omega=omega, **kwargs)
     except RqlError:
         raise
     except (gym.error.Error, TypeError, ValueError) as error:
@@ -126,7 +160,7 @@ def _find_spec(env: str) -> gym.envs.registration.EnvSpec:
 
 def _is_task(spec: gym.envs.registration.EnvSpec) -> bool:
     """Whether the id's vector environments know the ``reward`` argument, as those of :func:`register_task` do."""
-    return isinstance(spec.vector_entry_point, partial) and "customization" in spec.vector_entry_point.keywords
+    return isinstance(spec.vector_entry_point, partial) and "task" in spec.vector_entry_point.keywords
 
 
 def import_function(path: str, name: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Gymnasium's synchronous vector environment, in the form that collection, evaluation and exact resume need."""
+"""Vector environments in the form that collection, evaluation and exact resume need, and as other libraries want."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gymnasium.envs.classic_control import (
     MountainCarEnv,
     PendulumEnv,
 )
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 # Their whole dynamic state is `state`, the step count of TimeLimit and the random generator.
@@ -79,3 +79,65 @@ def _time_limit(env: gym.Env[Any, Any]) -> TimeLimit | None:
             return env
         env = env.env
     return None
+
+
+class SameStepAutoreset(VectorWrapper):
+    """Gymnasium's ``AutoresetMode.SAME_STEP`` over a vector environment in ``DISABLED``.
+
+    An environment that is done is reset in the same step: the observation and its infos are those of the new episode,
+    the last ones of the old are in ``info["final_obs"]`` and ``info["final_info"]``, where ``info["_final_obs"]``.
+
+    Args:
+        env: Honours ``reset(options={"reset_mask": …})``.
+    """
+
+    def __init__(self, env: VectorEnv) -> None:
+        super().__init__(env)
+        self.autoreset_mode = AutoresetMode.SAME_STEP
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The wrapped environment's, but for the autoreset mode."""
+        return {**self.env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step all environments, and reset those that are done."""
+        observation, reward, terminated, truncated, info = self.env.step(actions)
+        done = terminated | truncated
+        if not done.any():
+            return observation, reward, terminated, truncated, info
+        final_observation = np.full(self.num_envs, None, dtype=object)
+        for index in np.flatnonzero(done):
+            final_observation[index] = np.array(observation[index])
+        observation, new_info = self.env.reset(options={"reset_mask": done})
+        final = {"final_obs": final_observation, "final_info": _restricted(info, done)}
+        info = {**_merged(_restricted(info, ~done), new_info), **final}
+        return observation, reward, terminated, truncated, {**info, "_final_obs": done, "_final_info": done.copy()}
+
+
+def _restricted(info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
+    """Infos that only the environments of the mask have."""
+    result: dict[str, Any] = {}
+    for key, value in info.items():
+        if key.startswith("_"):
+            result[key] = value & mask
+        else:
+            result[key] = _restricted(value, mask) if isinstance(value, dict) else np.array(value)
+            result.setdefault(f"_{key}", info.get(f"_{key}", np.ones(len(mask), dtype=bool)) & mask)
+    return result
+
+
+def _merged(running: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Infos of environments that go on, and of those that have just begun."""
+    result = dict(running)
+    for key, value in new.items():
+        if key.startswith("_"):
+            continue
+        mask = new[f"_{key}"]
+        if key not in running:
+            result[key], result[f"_{key}"] = value, mask
+        elif isinstance(value, dict):
+            result[key], result[f"_{key}"] = _merged(running[key], value), running[f"_{key}"] | mask
+        else:
+            result[key], result[f"_{key}"] = np.where(mask, value, running[key]), running[f"_{key}"] | mask
+    return result

@@ -1,0 +1,132 @@
+"""Highway: drive fast without a crash (basic) and keep to the right (add-on), on highway-env's ``highway-v0``.
+
+``gym.make`` gives highway-env itself, ``gym.make_vec`` the compiled simulator. Both rewards are computed from the
+terms of highway-env's own, which its ``normalize_reward`` rescales.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+from gymnasium.wrappers import FlattenObservation, TimeLimit
+
+from rql_lightning.envs.customization import Customization, Metric
+from rql_lightning.envs.registration import Task
+
+
+def highway_config(
+    lanes_count: int = 3,
+    vehicles_count: int = 30,
+    duration: float = 40,
+    policy_frequency: int = 1,
+    simulation_frequency: int = 5,
+    ego_spacing: float = 1.5,
+    vehicles_density: float = 1,
+    high_speed_reward: float = 0.4,
+    collision_reward: float = -0.5,
+    right_lane_reward: float = 0.5,
+    reward_speed_range: Sequence[float] = (20, 30),
+    config: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The paper's Highway in highway-env's keys: the keyword arguments of ``gym.make`` and ``gym.make_vec``.
+
+    Args:
+        lanes_count: Lanes of the road.
+        vehicles_count: Vehicles beside the ego vehicle.
+        duration: Seconds of an episode.
+        policy_frequency: Actions a second.
+        simulation_frequency: Sub-steps a second.
+        ego_spacing: Gap in front of the ego vehicle at the start, relative to the usual one.
+        vehicles_density: Of the traffic at the start.
+        high_speed_reward: Weight of speed in the basic reward.
+        collision_reward: Weight of a crash in the basic reward.
+        right_lane_reward: Weight of the lane in the add-on reward.
+        reward_speed_range: Speeds in m/s at which the reward of speed is 0 and 1.
+        config: Any other key of highway-env.
+    """
+    return {
+        "lanes_count": lanes_count,
+        "vehicles_count": vehicles_count,
+        "duration": duration,
+        "policy_frequency": policy_frequency,
+        "simulation_frequency": simulation_frequency,
+        "ego_spacing": ego_spacing,
+        "vehicles_density": vehicles_density,
+        "high_speed_reward": high_speed_reward,
+        "collision_reward": collision_reward,
+        "right_lane_reward": right_lane_reward,
+        "reward_speed_range": list(reward_speed_range),
+        **(config or {}),
+    }
+
+
+def episode_steps(config: dict[str, Any]) -> int:
+    """Policy steps of ``duration`` seconds (highway-env's sum of fractions of a second may make one more)."""
+    return math.ceil(config["duration"] * config["policy_frequency"])
+
+
+def basic_reward(
+    observation: Any, action: Any, next_observation: Any, info: dict[str, Any], speed: float, collision: float
+) -> Any:
+    """1 + speed · clip((v cos ψ − low) / (high − low), 0, 1) + collision · crashed, and 0 off the road."""
+    terms = info["rewards"]
+    reward = 1.0 + speed * terms["high_speed_reward"] + collision * terms["collision_reward"]
+    return reward * terms["on_road_reward"]
+
+
+def add_on_reward(observation: Any, action: Any, next_observation: Any, info: dict[str, Any], right_lane: float) -> Any:
+    """right_lane · lane / (lanes − 1), lane the target lane's index from the left, and 0 off the road."""
+    return right_lane * info["rewards"]["right_lane_reward"] * info["rewards"]["on_road_reward"]
+
+
+def lane_index(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> Any:
+    """The target lane / (lanes − 1): 0 leftmost, 1 rightmost."""
+    return info["rewards"]["right_lane_reward"]
+
+
+def speed(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> Any:
+    """Metres a second."""
+    return info["speed"]
+
+
+def is_success(observation: Any, action: Any, next_observation: Any, info: dict[str, Any], steps: int) -> Any:
+    """Whether all steps of an episode were reached without a crash, whatever other time limit there is."""
+    return np.greater_equal(info["step"], steps) & np.logical_not(info["crashed"])
+
+
+def customization(threads: int = 1, **settings: Any) -> Customization:
+    """The wish for a Highway of these settings (:func:`highway_config`)."""
+    config = highway_config(**settings)
+    weights = {"speed": config["high_speed_reward"], "collision": config["collision_reward"]}
+    return Customization(
+        add_on_reward=partial(add_on_reward, right_lane=config["right_lane_reward"]),
+        basic_reward=partial(basic_reward, **weights),
+        metric=Metric("lane_index", lane_index, "mean"),
+        is_success=partial(is_success, steps=episode_steps(config)),
+        vectorized=True,
+        pictured=("speed v (m/s)", speed),
+    )
+
+
+def make_reference(render_mode: str | None = None, **settings: Any) -> gym.Env[Any, Any]:
+    """highway-env's ``highway-v0`` with flat observations."""
+    config = highway_config(**settings)
+    env = gym.make("highway_env:highway-v0", config=config, render_mode=render_mode, disable_env_checker=True)
+    return TimeLimit(FlattenObservation(env), episode_steps(config))
+
+
+def make_compiled(num_envs: int, threads: int = 1, **settings: Any) -> VectorEnv:
+    """The compiled simulator of the same."""
+    from rql_lightning.envs.simulation import HighwayVectorEnv  # here: Numba takes half a second to import
+
+    config = highway_config(**settings)
+    return HighwayVectorEnv(num_envs, config, max_episode_steps=episode_steps(config), threads=threads)
+
+
+HIGHWAY = Task(customization, make_reference, make_compiled)

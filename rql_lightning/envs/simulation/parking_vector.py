@@ -1,0 +1,172 @@
+"""highway-env's Parking as a compiled vector environment."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rql_lightning.envs.simulation import parking
+from rql_lightning.envs.simulation.configuration import COSMETIC, check_same, merge
+from rql_lightning.envs.simulation.vector import CompiledVectorEnv
+from rql_lightning.errors import EnvironmentContractError, require
+
+NAME = "Parking"
+_OBSERVATION: dict[str, Any] = {
+    "type": "KinematicsGoal",
+    "features": ["x", "y", "vx", "vy", "cos_h", "sin_h"],
+    "scales": [100, 100, 5, 5, 1, 1],
+    "normalize": False,
+}
+_ACTION: dict[str, Any] = {
+    "type": "ContinuousAction",
+    "acceleration_range": None,
+    "steering_range": None,
+    "speed_range": None,
+    "longitudinal": True,
+    "lateral": True,
+    "dynamical": False,
+    "clip": True,
+}
+_MODELLED_VALUES = {
+    "simulation_frequency": 15,
+    "policy_frequency": 5,
+    "duration": 100,
+    "reward_weights": [1, 0.3, 0, 0, 0.02, 0.02],
+    "success_goal_reward": 0.12,
+    "collision_reward": -5,  # there is nothing to collide with
+    "steering_range": math.radians(45),  # highway-env reads the action's own
+    "neighbour_vehicles_connected_lanes": False,  # there is no traffic
+    "other_vehicles_type": "highway_env.vehicle.behavior.IDMVehicle",
+}
+_FIXED_VALUES = {"controlled_vehicles": 1, "vehicles_count": 0, "add_walls": False, "manual_control": False}
+DEFAULTS: dict[str, Any] = {
+    **COSMETIC,
+    **_MODELLED_VALUES,
+    **_FIXED_VALUES,
+    "observation": _OBSERVATION,
+    "action": _ACTION,
+}
+"""highway-env's own configuration of ``parking-v0``, without the walls."""
+
+
+class ParkingVectorEnv(CompiledVectorEnv):
+    """N parking lots: a car with acceleration and steering in [−1, 1], and a goal in one of 28 slots.
+
+    Observations are the desired goal and the car, float32 ``[12]``: x, y, vx, vy, cos ψ, sin ψ of each, scaled by 100,
+    100, 5, 5, 1, 1. The reward is highway-env's own. Infos: ``speed`` (m/s), ``crashed`` (never), ``is_success`` and
+    ``touches_line``, whether the car touches one of the two side lines of its goal.
+
+    Args:
+        num_envs: N.
+        config: highway-env's keys, over its own defaults for ``parking-v0`` (but for ``add_walls``, which is False).
+        max_episode_steps: See :class:`~rql_lightning.envs.simulation.vector.CompiledVectorEnv`.
+        threads: Of a step.
+
+    Raises:
+        ConfigurationError: for what the simulator does not model, by name.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        config: dict[str, Any] | None = None,
+        max_episode_steps: int | None = None,
+        threads: int = 1,
+    ) -> None:
+        config = _checked_config(config)
+        observation_space = gym.spaces.Box(-np.inf, np.inf, (2 * parking.FEATURES,), np.float32)
+        action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        super().__init__(num_envs, observation_space, action_space, config, max_episode_steps, threads)
+        self.vehicles = np.zeros(num_envs, parking.CAR)
+        self._outcomes = np.zeros((num_envs, 2))
+        self._weights = np.array(config["reward_weights"], dtype=np.float64)
+
+    def _reset(self, mask: np.ndarray) -> None:
+        state = (self.vehicles, self.generators, self.times, mask)
+        parking.reset(*state, self._weights, self._observations, self._outcomes)
+
+    def _advance(self, actions: np.ndarray) -> None:
+        simulation, policy = self.config["simulation_frequency"], self.config["policy_frequency"]
+        # In the actions' own precision, as highway-env does it.
+        acceleration = -5 + (actions[:, 0] + 1) * 10.0 / 2
+        steering = -math.pi / 4 + (actions[:, 1] + 1) * (math.pi / 4 + math.pi / 4) / 2
+        controls = (acceleration.astype(np.float64), steering.astype(np.float64))
+        timing = (int(simulation // policy), 1 / simulation, 1 / policy)
+        step = self._chosen(parking.step, parking.step_parallel)
+        step(self.vehicles, self.times, *controls, *timing, self._weights, self._observations, self._outcomes)
+
+    def _observe(self) -> None:
+        parking.observe(self.vehicles, self._weights, self._observations, self._outcomes)
+
+    def _outcome(self) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        reward, touches = self._outcomes[:, 0].copy(), self._outcomes[:, 1] > 0
+        success = reward > -self.config["success_goal_reward"]
+        speed, crashed = self.vehicles["speed"].copy(), np.zeros(self.num_envs, dtype=bool)
+        return reward, success, {"speed": speed, "crashed": crashed, "is_success": success, "touches_line": touches}
+
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        where, shape = f"{type(self).__name__}.step, actions", (self.num_envs, 2)
+        if actions.shape != shape or not np.issubdtype(actions.dtype, np.floating):
+            found = f"found an array of shape {actions.shape} and type {actions.dtype}"
+            raise EnvironmentContractError(f"{where}: {found}, expected floating-point numbers of shape {shape}")
+        if not np.isfinite(actions).all():
+            index = int(np.argmin(np.isfinite(actions).all(axis=1)))
+            found = f"found {actions[index].tolist()} for environment {index}"
+            raise EnvironmentContractError(f"{where}: {found}, expected finite numbers in [-1, 1]")
+        return np.clip(actions, -1, 1)  # as highway-env does
+
+    def _make_reference(self) -> gym.Env[Any, Any]:
+        return gym.make("highway_env:parking-v0", config=self.config, render_mode="rgb_array")
+
+    # -- the reference -----------------------------------------------------------------------------------------------
+
+    def _check_reference(self, env: Any) -> None:
+        from highway_env.envs import ParkingEnv
+
+        if not isinstance(env, ParkingEnv):
+            found = f"found {type(env).__name__}"
+            raise EnvironmentContractError(f"reference environment: {found}, expected highway-env's ParkingEnv")
+        check_same(env.config, self.config, set(_MODELLED_VALUES) | set(_FIXED_VALUES))
+        for key in ("observation", "action"):
+            check_same({**DEFAULTS[key], **env.config[key]}, self.config[key], set(DEFAULTS[key]))
+
+    def _load(self, index: int, env: Any) -> None:
+        self._check_reference(env)
+        own, car, goal = self.vehicles[index], env.vehicle, env.vehicle.goal
+        own["x"], own["y"] = car.position
+        own["heading"], own["speed"] = car.heading, car.speed
+        own["goal_x"], own["goal_y"] = goal.position
+        own["goal_heading"] = goal.heading
+
+    def _store(self, index: int, env: Any) -> None:
+        self._check_reference(env)
+        own, car, goal = self.vehicles[index], env.vehicle, env.vehicle.goal
+        car.position = np.array([own["x"], own["y"]])
+        car.heading, car.speed, car.crashed = float(own["heading"]), float(own["speed"]), False
+        goal.position, goal.heading = np.array([own["goal_x"], own["goal_y"]]), float(own["goal_heading"])
+        goal.hit = False
+        for thing in (car, goal):
+            thing.lane_index = env.road.network.get_closest_lane_index(thing.position, thing.heading)
+            thing.lane = env.road.network.get_lane(thing.lane_index)
+
+
+def _checked_config(config: dict[str, Any] | None) -> dict[str, Any]:
+    """A whole configuration that the simulator models."""
+    modelled = {*COSMETIC, *_MODELLED_VALUES, "observation", "action"}
+    merged = merge(NAME, DEFAULTS, modelled, config)
+    merged["observation"] = merge(NAME, _OBSERVATION, set(), merged["observation"], "observation.")
+    merged["action"] = merge(NAME, _ACTION, set(), merged["action"], "action.")
+    frequencies = (merged["policy_frequency"], merged["simulation_frequency"])
+    for key, value in zip(("policy_frequency", "simulation_frequency"), frequencies, strict=True):
+        require(isinstance(value, int) and value >= 1, key, value, "an integer >= 1")
+    expected = f"at least policy_frequency = {frequencies[0]}"
+    require(frequencies[1] >= frequencies[0], "simulation_frequency", frequencies[1], expected)
+    require(0 < merged["duration"] < np.inf, "duration", merged["duration"], "a number > 0")
+    weights = merged["reward_weights"]
+    numbers = np.shape(weights) == (parking.FEATURES,) and bool((np.asarray(weights) >= 0).all())
+    require(numbers, "reward_weights", weights, f"{parking.FEATURES} numbers >= 0")
+    require(merged["success_goal_reward"] > 0, "success_goal_reward", merged["success_goal_reward"], "a number > 0")
+    return merged
