@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +59,13 @@ def _number(value: Any) -> float | None:
 
 
 @torch.no_grad()
-def run_episodes(policy: Policy, env: VectorEnv, seeds: list[int], record: bool = False) -> Episodes:
+def run_episodes(
+    policy: Policy,
+    env: VectorEnv,
+    seeds: list[int],
+    record: bool = False,
+    finished: Callable[[int], None] = lambda count: None,
+) -> Episodes:
     """Run one episode a seed, deterministically.
 
     What an episode gives depends on its seed alone, not on the number of environments.
@@ -68,6 +75,7 @@ def run_episodes(policy: Policy, env: VectorEnv, seeds: list[int], record: bool 
         env: Customised vector environment in ``AutoresetMode.DISABLED``; seeds beyond its size wait for their turn.
         seeds: One an episode.
         record: Keep every step (see :attr:`Episodes.steps`).
+        finished: Told how many episodes have come to their end, whenever some do.
 
     Returns:
         The episodes in the order of ``seeds``.
@@ -107,8 +115,9 @@ def run_episodes(policy: Policy, env: VectorEnv, seeds: list[int], record: bool 
             recorded.append({key: np.array(rows[key])[active] for key in rows})
         observation = following
         if done.any():
-            finished = done & active
-            table[episode[finished], 1:] = running[finished, 1:]
+            ended = done & active
+            table[episode[ended], 1:] = running[ended, 1:]
+            finished(int(np.isfinite(table[:, 1]).sum()))
             running[done] = 0.0
             for index in np.flatnonzero(done):
                 episode[index], waiting = waiting, waiting + 1

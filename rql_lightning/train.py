@@ -16,7 +16,13 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from rql_lightning.algorithms import Algorithm
-from rql_lightning.callbacks import AtomicCheckpointIO, EvaluationCallback, FrameCheckpoint, FrameProgressBar
+from rql_lightning.callbacks import (
+    AtomicCheckpointIO,
+    EvaluationCallback,
+    FrameCheckpoint,
+    FrameProgressBar,
+    VideoCallback,
+)
 from rql_lightning.checkpoints import resolve
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.errors import RqlError, require
@@ -37,6 +43,7 @@ class CommandLine(LightningCLI):
         """Arguments beside trainer, model and data."""
         parser.add_lightning_class_args(EvaluationCallback, "evaluation")
         parser.add_lightning_class_args(FrameCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(VideoCallback, "video")
         parser.add_argument(
             "--run_name",
             type=str | None,

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rql_lightning.callbacks.figures import curves_figure, distribution_figure
 from rql_lightning.callbacks.tables import results_table
@@ -134,12 +135,43 @@ class EvaluationCallback(pl.Callback):
 
     def _run(self, trainer: pl.Trainer, policy: Policy, episodes: int, record: bool = False) -> Episodes:
         data = _data(trainer)
-        seeds = list(range(self.seed, self.seed + episodes))[trainer.global_rank :: trainer.world_size]
+        seeds = self._seeds(trainer, episodes)
         env = data.make_env(max(1, min(len(seeds), self.max_envs)))
         try:
             return run_episodes(policy, env, seeds, record=record)
         finally:
             env.close()
+
+    def _seeds(self, trainer: pl.Trainer, episodes: int) -> list[int]:
+        """This rank's."""
+        return list(range(self.seed, self.seed + episodes))[trainer.global_rank :: trainer.world_size]
+
+    def evaluate_on_reference(self, trainer: pl.Trainer, policy: Policy, compiled: Episodes) -> dict[str, Any]:
+        """The protocol on the reference environments, on the same seeds.
+
+        Args:
+            trainer: Whose data names the task.
+            policy: Who acts.
+            compiled: This rank's episodes on the compiled environments.
+
+        Returns:
+            The summary of all ranks', and ``same_episodes``: in how many of them length, returns, success and metric
+            are those of the compiled environment.
+        """
+        data, seeds = _data(trainer), self._seeds(trainer, self.episodes)
+        env = data.make_env(1, reference=True)
+        shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, transient=True, disable=not shown) as progress:
+            task = progress.add_task("episodes on the reference environment", total=len(seeds))
+            try:
+                mine = run_episodes(policy, env, seeds, finished=lambda count: progress.update(task, completed=count))
+            finally:
+                env.close()
+        same = np.isclose(mine.table, compiled.table, rtol=0, atol=1e-6, equal_nan=True)[:, :-1].all(axis=1)
+        table = _gather(trainer, np.column_stack([mine.table, same]), self.episodes)
+        everything = Episodes(table[np.argsort(table[:, 0]), :-1], mine.pictured)
+        return {**everything.summary(_metric(data), data.omega), "same_episodes": int(table[:, -1].sum())}
 
     def _evaluate_prior(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
         if pl_module.policy.prior is not None and self.prior_summary is None:
@@ -156,9 +188,14 @@ class EvaluationCallback(pl.Callback):
     def _report(self, trainer: pl.Trainer, pl_module: Algorithm, title: str) -> tuple[Episodes, dict[str, Any]]:
         mine, summary = self.evaluate(trainer, pl_module.policy, self.episodes)
         self._log(pl_module, summary)
-        self._print(trainer, title, summary)
+        reference = None
+        if _data(trainer).reference and not self._dry_run:
+            reference = self.evaluate_on_reference(trainer, pl_module.policy, mine)
+        self._print(trainer, title, summary, reference)
         if trainer.is_global_zero and not self._dry_run:
             self._write(trainer, pl_module, mine, summary)
+            if reference is not None:
+                _write_json(reference, self.folder / "reference_metrics.json")
         return mine, summary
 
     def _write(self, trainer: pl.Trainer, pl_module: Algorithm, mine: Episodes, summary: dict[str, Any]) -> None:
@@ -177,11 +214,19 @@ class EvaluationCallback(pl.Callback):
     def _log(self, pl_module: Algorithm, summary: dict[str, Any]) -> None:
         pl_module.log_metrics({f"eval/{name}": value for name, value in summary.items() if value is not None})
 
-    def _print(self, trainer: pl.Trainer, title: str, summary: dict[str, Any]) -> None:
-        if trainer.is_global_zero:
-            columns = {"prior": self.prior_summary} if self.prior_summary is not None else {}
-            data = _data(trainer)
-            Console().print(results_table(f"{data.env}: {title}", {**columns, "policy": summary}, _metric(data)))
+    def _print(
+        self, trainer: pl.Trainer, title: str, summary: dict[str, Any], reference: dict[str, Any] | None = None
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        data = _data(trainer)
+        columns = {"prior": self.prior_summary} if self.prior_summary is not None else {}
+        columns |= {"policy": summary}
+        columns |= {} if reference is None else {"policy, reference environment": reference}
+        Console().print(results_table(f"{data.env}: {title}", columns, _metric(data)))
+        if reference is not None:
+            same, count = reference["same_episodes"], reference["episodes"]
+            Console().print(f"{same} of {count} episodes are the same on the compiled and the reference environment")
 
     def _save_figure(self, trainer: pl.Trainer, name: str, figure: Figure) -> None:
         for logger in trainer.loggers:

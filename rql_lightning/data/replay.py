@@ -45,6 +45,8 @@ class ReplayDataModule(pl.LightningDataModule):
         add_on_reward: Import path of a function (observation, action, next_observation, info) -> float, the wish for an
             environment that brings none of its own.
         env_kwargs: Further arguments of the environment.
+        reference: Also run the last evaluation on the reference environments of a task that has a compiled form (such
+            as highway-env itself), on the same seeds.
         num_envs: Environments stepped together (on each rank).
         total_frames: The budget in environment frames, over all ranks.
         frames_per_batch: Frames of one turn of the collector, over all environments of a rank.
@@ -61,6 +63,7 @@ class ReplayDataModule(pl.LightningDataModule):
         omega: float = 1.0,
         add_on_reward: str | None = None,
         env_kwargs: dict[str, Any] | None = None,
+        reference: bool = False,
         num_envs: int = 64,
         total_frames: int = 100_000,
         frames_per_batch: int = 256,
@@ -85,7 +88,7 @@ class ReplayDataModule(pl.LightningDataModule):
         )
         require(bool(np.isfinite(omega)), "data.omega", omega, "a finite number")
         self.env, self.reward, self.omega, self.add_on_reward = env, reward, omega, add_on_reward
-        self.env_kwargs = dict(env_kwargs or {})
+        self.env_kwargs, self.reference = dict(env_kwargs or {}), reference
         self.num_envs, self.total_frames, self.frames_per_batch = num_envs, total_frames, frames_per_batch
         self.updates_per_batch, self.batch_size = updates_per_batch, batch_size
         self.replay_size, self.warm_up_frames = replay_size, warm_up_frames
@@ -99,12 +102,15 @@ class ReplayDataModule(pl.LightningDataModule):
         """The LightningModule of the running trainer."""
         return self.trainer.lightning_module  # type: ignore[union-attr,return-value]
 
-    def make_env(self, num_envs: int) -> VectorEnv:
-        """A vector environment of the task, with this module's reward."""
-        return make_vector_env(self.env, num_envs, self.reward, self.omega, self.add_on_reward, self.env_kwargs)
+    def make_env(self, num_envs: int, reference: bool = False) -> VectorEnv:
+        """A vector environment of the task, with this module's reward; of reference environments if asked for."""
+        task = (self.env, num_envs, self.reward, self.omega, self.add_on_reward, self.env_kwargs)
+        return make_vector_env(*task, reference=reference)
 
     def setup(self, stage: str) -> None:
         """Learn the environment's spaces, so that an unknown id fails before anything is allocated."""
+        if self.reference:
+            self.make_env(1, reference=True).close()
         env = self.make_env(1)
         self.observation_space: gym.Space[Any] = env.single_observation_space
         self.action_space: gym.Space[Any] = env.single_action_space

@@ -19,6 +19,8 @@ from gymnasium.wrappers import FlattenObservation, TimeLimit
 from rql_lightning.envs.customization import Customization, Metric
 from rql_lightning.envs.registration import Task
 
+LANE_WIDTH = 4.0  # metres
+
 
 def highway_config(
     lanes_count: int = 3,
@@ -90,9 +92,9 @@ def lane_index(observation: Any, action: Any, next_observation: Any, info: dict[
     return info["rewards"]["right_lane_reward"]
 
 
-def speed(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> Any:
-    """Metres a second."""
-    return info["speed"]
+def lateral_position(observation: Any, action: Any, next_observation: Any, info: dict[str, Any], lanes: int) -> Any:
+    """Metres to the right of the leftmost lane's centre."""
+    return LANE_WIDTH * lanes * next_observation[..., 2]
 
 
 def is_success(observation: Any, action: Any, next_observation: Any, info: dict[str, Any], steps: int) -> Any:
@@ -110,7 +112,7 @@ def customization(threads: int = 1, **settings: Any) -> Customization:
         metric=Metric("lane_index", lane_index, "mean"),
         is_success=partial(is_success, steps=episode_steps(config)),
         vectorized=True,
-        pictured=("speed v (m/s)", speed),
+        pictured=("lateral position y (m), one lane every 4 m", partial(lateral_position, lanes=config["lanes_count"])),
     )
 
 

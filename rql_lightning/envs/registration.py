@@ -131,6 +131,10 @@ def make_vector_env(
     spec = _find_spec(env)
     kwargs = dict(env_kwargs or {})
     try:
+        if reference and (not _is_task(spec) or spec.vector_entry_point.keywords["task"].make_compiled is None):
+            raise ConfigurationError(
+                f"reference: found True, expected False: {env} has no compiled form, it is the reference itself"
+            )
         if spec.vector_entry_point is not None and _is_task(spec):
             if add_on_reward is not None:
                 raise ConfigurationError(

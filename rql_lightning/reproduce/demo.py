@@ -58,7 +58,7 @@ def show(run: Path, seconds: float) -> None:
         "paper": paper_row("CartPole", "RL Customized"),
     }
     recordings = {
-        name: record_frames(actor, ENV, SEED, STEPS) for name, actor in (("prior", prior), ("customised", policy))
+        name: record_frames(actor, ENV, SEED, STEPS)[0] for name, actor in (("prior", prior), ("customised", policy))
     }
     for frames in recordings.values():
         for frame in frames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image
@@ -75,8 +76,9 @@ def test_a_table_over_seeds_has_a_row_a_run_and_the_interquartile_mean():
 
 def test_recordings(tmp_path):
     policy = load_policy("pretrained:cartpole-rl")
-    frames = record_frames(policy, "rql_lightning/CartPole-v0", seed=3, steps=12)
-    again = record_frames(policy, "rql_lightning/CartPole-v0", seed=3, steps=12)
+    frames, rate = record_frames(policy, "rql_lightning/CartPole-v0", seed=3, steps=12)
+    again, _ = record_frames(policy, "rql_lightning/CartPole-v0", seed=3, steps=12)
+    assert rate == gym.make("CartPole-v1").metadata["render_fps"]
     assert len(frames) == 13 and frames[0].ndim == 3 and frames[0].dtype == np.uint8
     assert all(np.array_equal(*pair) for pair in zip(frames, again, strict=True))
     assert not np.array_equal(frames[0], frames[12])

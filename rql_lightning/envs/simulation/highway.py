@@ -34,7 +34,7 @@ class Scene(NamedTuple):
     """A configuration as compiled code takes it.
 
     Attributes:
-        road: Lanes, speed limit, sub-step.
+        lanes, speed_limit, dt: Of the road and a sub-step (:class:`Road`; ``prange`` takes no nested tuples).
         sub_steps: Of a policy step.
         step_seconds: Of a policy step.
         ego_lane: In which the ego vehicle starts; −1 for any.
@@ -43,7 +43,9 @@ class Scene(NamedTuple):
         least_speed, most_speed: Where the reward of speed is 0 and 1, m/s.
     """
 
-    road: Road
+    lanes: int
+    speed_limit: float
+    dt: float
     sub_steps: int
     step_seconds: float
     ego_lane: int
@@ -58,7 +60,7 @@ def _place(
     vehicles: np.ndarray, index: int, lane: int, speed: float, spacing: float, scene: Scene, generator: np.ndarray
 ) -> None:
     """``Vehicle.create_random``: on a lane, ahead of all others, at a random distance."""
-    offset = spacing * (12 + 1.0 * speed) * math.exp(-5 / 40 * scene.road.lanes)
+    offset = spacing * (12 + 1.0 * speed) * math.exp(-5 / 40 * scene.lanes)
     x = 3 * offset
     for other in range(index):
         x = vehicles[other].x if other == 0 else max(x, vehicles[other].x)
@@ -66,7 +68,7 @@ def _place(
     vehicle.x = x + offset * draw_uniform(generator, 0.9, 1.1)
     vehicle.y = LANE_WIDTH * lane
     vehicle.heading, vehicle.speed = 0.0, speed
-    vehicle.lane = closest_lane(vehicle.x, vehicle.y, 0.0, scene.road.lanes)
+    vehicle.lane = closest_lane(vehicle.x, vehicle.y, 0.0, scene.lanes)
     vehicle.target_lane, vehicle.target_speed = vehicle.lane, speed
     vehicle.exponent, vehicle.timer = 0.0, 0.0
     vehicle.crashed, vehicle.has_impact, vehicle.impact_x, vehicle.impact_y = 0.0, 0.0, 0.0, 0.0
@@ -75,12 +77,12 @@ def _place(
 @njit
 def _reset_one(vehicles: np.ndarray, scene: Scene, target_speeds: np.ndarray, generator: np.ndarray) -> None:
     """``HighwayEnv._create_vehicles`` with its draws in their order; the ego vehicle is the first."""
-    lanes = scene.road.lanes
+    lanes = scene.lanes
     lane = draw_choice(generator, lanes) if scene.ego_lane < 0 else scene.ego_lane
     _place(vehicles, 0, lane, 25.0, scene.ego_spacing, scene, generator)
     obey_speed = (25.0 - target_speeds[0]) / (target_speeds[-1] - target_speeds[0]) * (len(target_speeds) - 1)
     vehicles[0].target_speed = target_speeds[int(clip(np.rint(obey_speed), 0, len(target_speeds) - 1))]
-    limit = scene.road.speed_limit
+    limit = scene.speed_limit
     for index in range(1, len(vehicles)):
         lane = draw_choice(generator, lanes)
         speed = draw_uniform(generator, 0.7 * limit, 0.8 * limit)
@@ -118,21 +120,21 @@ def _collide(vehicles: np.ndarray, dt: float, a: np.ndarray, b: np.ndarray) -> N
 @njit
 def _step_one(vehicles: np.ndarray, action: int, scene: Scene, target_speeds: np.ndarray) -> None:
     """One policy step: the meta-action, then sub-steps in which vehicles decide in turn and move together."""
-    count = len(vehicles)
+    count, road = len(vehicles), Road(scene.lanes, scene.speed_limit, scene.dt)
     order, rank = np.arange(count), np.empty(count, dtype=np.int64)
     steering, acceleration = np.empty(count), np.empty(count)
     a, b = np.empty((4, 2)), np.empty((4, 2))
     for sub_step in range(scene.sub_steps):
         if sub_step == 0:
-            obey(vehicles[0], action, target_speeds, scene.road.lanes)
+            obey(vehicles[0], action, target_speeds, scene.lanes)
         sort_by_position(vehicles, order, rank)
         steering[0], acceleration[0] = control(vehicles[0])
         for index in range(1, count):
-            steering[index], acceleration[index] = drive(vehicles, order, rank, index, scene.road)
-            vehicles[index].timer += scene.road.dt
+            steering[index], acceleration[index] = drive(vehicles, order, rank, index, road)
+            vehicles[index].timer += scene.dt
         for index in range(count):
-            move(vehicles[index], steering[index], acceleration[index], scene.road)
-        _collide(vehicles, scene.road.dt, a, b)
+            move(vehicles[index], steering[index], acceleration[index], road)
+        _collide(vehicles, scene.dt, a, b)
 
 
 @njit
@@ -174,7 +176,7 @@ def _reward_one(ego: np.record, scene: Scene, rewards: np.ndarray) -> None:
     """``HighwayEnv._rewards``, ``[4]`` as in :data:`REWARDS`."""
     forward = ego.speed * math.cos(ego.heading)
     rewards[0] = ego.crashed
-    rewards[1] = ego.target_lane / max(scene.road.lanes - 1, 1)
+    rewards[1] = ego.target_lane / max(scene.lanes - 1, 1)
     rewards[2] = clip((forward - scene.least_speed) / (scene.most_speed - scene.least_speed), 0.0, 1.0)
     rewards[3] = 1.0 if is_on_lane(ego.x, ego.y, ego.lane, 0.0) else 0.0
 
@@ -194,7 +196,7 @@ def _reset(
         if mask[index]:
             _reset_one(vehicles[index], scene, target_speeds, generators[index])
             times[index] = 0.0
-            _observe_one(vehicles[index], scene.road.lanes, see_behind, observations[index])
+            _observe_one(vehicles[index], scene.lanes, see_behind, observations[index])
             _reward_one(vehicles[index, 0], scene, rewards[index])
 
 
@@ -211,7 +213,7 @@ def _step(
     for index in prange(len(vehicles)):
         _step_one(vehicles[index], actions[index], scene, target_speeds)
         times[index] += scene.step_seconds
-        _observe_one(vehicles[index], scene.road.lanes, see_behind, observations[index])
+        _observe_one(vehicles[index], scene.lanes, see_behind, observations[index])
         _reward_one(vehicles[index, 0], scene, rewards[index])
 
 
@@ -219,7 +221,7 @@ def _observe(
     vehicles: np.ndarray, scene: Scene, see_behind: bool, observations: np.ndarray, rewards: np.ndarray
 ) -> None:
     for index in range(len(vehicles)):
-        _observe_one(vehicles[index], scene.road.lanes, see_behind, observations[index])
+        _observe_one(vehicles[index], scene.lanes, see_behind, observations[index])
         _reward_one(vehicles[index, 0], scene, rewards[index])
 
 

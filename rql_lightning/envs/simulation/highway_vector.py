@@ -10,7 +10,7 @@ import numpy as np
 from rql_lightning.envs.simulation import highway
 from rql_lightning.envs.simulation.configuration import COSMETIC, check_same, merge
 from rql_lightning.envs.simulation.vector import CompiledVectorEnv
-from rql_lightning.envs.simulation.vehicles import VEHICLE, Road
+from rql_lightning.envs.simulation.vehicles import VEHICLE
 from rql_lightning.errors import EnvironmentContractError, require
 
 NAME = "Highway"
@@ -94,7 +94,9 @@ class HighwayVectorEnv(CompiledVectorEnv):
         self._target_speeds = np.linspace(20, 30, 3) if speeds is None else np.array(speeds, dtype=np.float64)
         initial_lane = config["initial_lane_id"]
         self._scene = highway.Scene(
-            Road(config["lanes_count"], SPEED_LIMIT, 1 / config["simulation_frequency"]),
+            lanes=config["lanes_count"],
+            speed_limit=SPEED_LIMIT,
+            dt=1 / config["simulation_frequency"],
             sub_steps=int(config["simulation_frequency"] // config["policy_frequency"]),
             step_seconds=1 / config["policy_frequency"],
             ego_lane=-1 if initial_lane is None else initial_lane,

@@ -89,34 +89,40 @@ def desired_gap(vehicle: np.record, front: np.record) -> float:
 
 
 @njit
-def idm_acceleration(vehicles: np.ndarray, who: int, front: int, exponent: float, road: Road) -> float:
-    """``IDMVehicle.acceleration`` of ``who`` behind ``front``, m/s²; the exponent is that of the vehicle that asks."""
-    if who == NOBODY:
-        return 0.0
-    vehicle = vehicles[who]
+def free_acceleration(vehicle: np.record, exponent: float, road: Road) -> float:
+    """The part of ``IDMVehicle.acceleration`` without a vehicle in front, m/s²; exponent: of the vehicle that asks."""
     target = abs(not_zero(clip(vehicle.target_speed, 0.0, road.speed_limit)))
-    acceleration = _COMFORT_ACCELERATION * (1 - (max(vehicle.speed, 0.0) / target) ** exponent)
-    if front != NOBODY:
-        ratio = desired_gap(vehicle, vehicles[front]) / not_zero(vehicles[front].x - vehicle.x)
-        acceleration -= _COMFORT_ACCELERATION * (ratio * ratio)
-    return acceleration
+    return _COMFORT_ACCELERATION * (1 - (max(vehicle.speed, 0.0) / target) ** exponent)
 
 
 @njit
-def mobil(vehicles: np.ndarray, order: np.ndarray, rank: np.ndarray, own: int, lane: float, road: Road) -> bool:
+def following_acceleration(vehicles: np.ndarray, who: int, front: int, free: float) -> float:
+    """``IDMVehicle.acceleration`` of ``who`` behind ``front``, m/s², given its free acceleration."""
+    if front == NOBODY:
+        return free
+    vehicle, other = vehicles[who], vehicles[front]
+    ratio = desired_gap(vehicle, other) / not_zero(other.x - vehicle.x)
+    return free - _COMFORT_ACCELERATION * (ratio * ratio)
+
+
+@njit
+def mobil(
+    vehicles: np.ndarray, order: np.ndarray, rank: np.ndarray, own: int, lane: float, free: float, road: Road
+) -> bool:
     """``IDMVehicle.mobil``: whether the lane is worth changing to (politeness 0, no planned route)."""
-    exponent = vehicles[own].exponent
     new_behind = vehicle_behind(vehicles, order, rank, own, lane)
-    if idm_acceleration(vehicles, new_behind, own, exponent, road) < -_MOST_BRAKING_IMPOSED:
-        return False
+    if new_behind != NOBODY:
+        its_free = free_acceleration(vehicles[new_behind], vehicles[own].exponent, road)
+        if following_acceleration(vehicles, new_behind, own, its_free) < -_MOST_BRAKING_IMPOSED:
+            return False
     new_ahead = vehicle_ahead(vehicles, order, rank, own, lane)
     old_ahead = vehicle_ahead(vehicles, order, rank, own, vehicles[own].lane)
-    after = idm_acceleration(vehicles, own, new_ahead, exponent, road)
-    return not after - idm_acceleration(vehicles, own, old_ahead, exponent, road) < _LEAST_GAIN
+    after = following_acceleration(vehicles, own, new_ahead, free)
+    return not after - following_acceleration(vehicles, own, old_ahead, free) < _LEAST_GAIN
 
 
 @njit
-def choose_lane(vehicles: np.ndarray, order: np.ndarray, rank: np.ndarray, own: int, road: Road) -> None:
+def choose_lane(vehicles: np.ndarray, order: np.ndarray, rank: np.ndarray, own: int, free: float, road: Road) -> None:
     """``IDMVehicle.change_lane_policy``: go on with a lane change, abort it, or think of one every second."""
     vehicle = vehicles[own]
     if vehicle.lane != vehicle.target_lane:
@@ -135,7 +141,7 @@ def choose_lane(vehicles: np.ndarray, order: np.ndarray, rank: np.ndarray, own: 
         lane = vehicle.lane + side
         if not (0 <= lane < road.lanes and is_reachable(vehicle.x, vehicle.y, lane)) or abs(vehicle.speed) < 1:
             continue
-        if mobil(vehicles, order, rank, own, lane, road):
+        if mobil(vehicles, order, rank, own, lane, free, road):
             vehicle.target_lane = lane
 
 
@@ -158,12 +164,13 @@ def drive(vehicles: np.ndarray, order: np.ndarray, rank: np.ndarray, own: int, r
     vehicle = vehicles[own]
     if vehicle.crashed != 0:
         return 0.0, 0.0
-    choose_lane(vehicles, order, rank, own, road)
+    free = free_acceleration(vehicle, vehicle.exponent, road)
+    choose_lane(vehicles, order, rank, own, free, road)
     ahead = vehicle_ahead(vehicles, order, rank, own, vehicle.lane)
-    acceleration = idm_acceleration(vehicles, own, ahead, vehicle.exponent, road)
+    acceleration = following_acceleration(vehicles, own, ahead, free)
     if vehicle.lane != vehicle.target_lane:
         ahead = vehicle_ahead(vehicles, order, rank, own, vehicle.target_lane)
-        acceleration = min(acceleration, idm_acceleration(vehicles, own, ahead, vehicle.exponent, road))
+        acceleration = min(acceleration, following_acceleration(vehicles, own, ahead, free))
     return steer(vehicle), clip(acceleration, -_MAX_ACCELERATION, _MAX_ACCELERATION)
 
 
