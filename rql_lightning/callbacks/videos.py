@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +97,6 @@ def record_frames(
     Raises:
         EnvironmentContractError: if the environment renders no pictures.
     """
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are written to files; no screen is needed
     kwargs = {key: value for key, value in (env_kwargs or {}).items() if key != "threads"}
     environment = gym.make(env, render_mode="rgb_array", **kwargs)
     frames = _Frames(environment)

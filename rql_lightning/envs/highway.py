@@ -18,6 +18,7 @@ from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from rql_lightning.envs.customization import Customization, Metric
 from rql_lightning.envs.registration import Task
+from rql_lightning.envs.rendering import OffscreenRendering
 
 LANE_WIDTH = 4.0  # metres
 
@@ -120,7 +121,7 @@ def make_reference(render_mode: str | None = None, **settings: Any) -> gym.Env[A
     """highway-env's ``highway-v0`` with flat observations."""
     config = highway_config(**settings)
     env = gym.make("highway_env:highway-v0", config=config, render_mode=render_mode, disable_env_checker=True)
-    return TimeLimit(FlattenObservation(env), episode_steps(config))
+    return TimeLimit(FlattenObservation(OffscreenRendering(env)), episode_steps(config))
 
 
 def make_compiled(num_envs: int, threads: int = 1, **settings: Any) -> VectorEnv:

@@ -17,6 +17,7 @@ from gymnasium.wrappers import TimeLimit
 
 from rql_lightning.envs.customization import Customization, Metric
 from rql_lightning.envs.registration import Task
+from rql_lightning.envs.rendering import OffscreenRendering
 
 LINE_LENGTH, LINE_WIDTH, LINE_OFFSET = 8.0, 0.1, 2.0  # metres
 
@@ -135,7 +136,7 @@ def make_reference(render_mode: str | None = None, line_reward: float = -1.0, **
     """highway-env's ``parking-v0`` with flat observations."""
     config = parking_config(**settings)
     env = gym.make("highway_env:parking-v0", config=config, render_mode=render_mode, disable_env_checker=True)
-    return TimeLimit(ParkingObservation(env), episode_steps(config))
+    return TimeLimit(ParkingObservation(OffscreenRendering(env)), episode_steps(config))
 
 
 def make_compiled(num_envs: int, threads: int = 1, line_reward: float = -1.0, **settings: Any) -> VectorEnv:

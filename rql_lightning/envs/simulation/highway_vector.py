@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rql_lightning.envs.rendering import OffscreenRendering
 from rql_lightning.envs.simulation import highway
 from rql_lightning.envs.simulation.configuration import COSMETIC, check_same, merge
 from rql_lightning.envs.simulation.vector import CompiledVectorEnv
@@ -143,7 +144,8 @@ class HighwayVectorEnv(CompiledVectorEnv):
         return actions.astype(np.int64)
 
     def _make_reference(self) -> gym.Env[Any, Any]:
-        return gym.make("highway_env:highway-v0", config=self.config, render_mode="rgb_array")
+        env = gym.make("highway_env:highway-v0", config=self.config, render_mode="rgb_array", disable_env_checker=True)
+        return OffscreenRendering(env)
 
     # -- the reference -----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rql_lightning.envs.rendering import OffscreenRendering
 from rql_lightning.envs.simulation import parking
 from rql_lightning.envs.simulation.configuration import COSMETIC, check_same, merge
 from rql_lightning.envs.simulation.vector import CompiledVectorEnv
@@ -119,7 +120,8 @@ class ParkingVectorEnv(CompiledVectorEnv):
         return np.clip(actions, -1, 1)  # as highway-env does
 
     def _make_reference(self) -> gym.Env[Any, Any]:
-        return gym.make("highway_env:parking-v0", config=self.config, render_mode="rgb_array")
+        env = gym.make("highway_env:parking-v0", config=self.config, render_mode="rgb_array", disable_env_checker=True)
+        return OffscreenRendering(env)
 
     # -- the reference -----------------------------------------------------------------------------------------------
 
