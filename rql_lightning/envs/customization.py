@@ -293,19 +293,19 @@ class VectorCustomizationWrapper(VectorWrapper):
         """
         if not hasattr(self.env, "get_state"):
             raise NotImplementedError(f"{type(self.env.unwrapped).__name__} has no get_state")
-        books, rows = self._bookkeeping, slice(None) if indices is None else np.asarray(indices)
         state = self.env.get_state() if indices is None else self.env.get_state(indices)
+        books, rows = self._bookkeeping, slice(None) if indices is None else np.asarray(indices)
         return {**state, "episode_steps": books.steps[rows].copy(), "episode_metric": books.metric[rows].copy()}
 
     def set_state(self, state: dict[str, Any], indices: Any = None) -> None:
         """Continue from what :meth:`get_state` returned, in these places."""
-        if indices is None:
-            self.env.set_state(state)
-            self._observation = np.array(state["observation"])
-        else:
-            self.env.set_state(state, indices)
-            self._observation = self.env.get_state()["observation"]
+        self.env.set_state(*(state,) if indices is None else (state, indices))
         rows = slice(None) if indices is None else np.asarray(indices)
+        if indices is None or self._observation is None:
+            self._observation = np.array(self.env.get_state()["observation"])
+        else:
+            self._observation = np.array(self._observation)  # the old one is in a caller's hands
+            self._observation[rows] = state["observation"]
         self._bookkeeping.steps[rows] = state["episode_steps"]
         self._bookkeeping.metric[rows] = state["episode_metric"]
 

@@ -32,14 +32,18 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]]) -> None:
         super().__init__(env_fns, autoreset_mode=AutoresetMode.DISABLED)
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self, indices: None = None) -> dict[str, Any]:
         """Plain arrays and numbers that :meth:`set_state` goes on from, bit for bit.
 
         To be called between episodes' ends: with every finished environment reset.
 
+        Args:
+            indices: None: all environments at once, unlike those of compiled simulators.
+
         Raises:
             NotImplementedError: for environments other than Gymnasium's classic control tasks, or wrapped ones.
         """
+        _all_at_once(indices)
         if not all(_is_storable(env) for env in self.envs):
             raise NotImplementedError(f"the state of {type(self.envs[0].unwrapped).__name__} cannot be stored")
         limits = [_time_limit(env) for env in self.envs]
@@ -51,8 +55,9 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
             "random": [env.unwrapped.np_random.bit_generator.state for env in self.envs],
         }
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: dict[str, Any], indices: None = None) -> None:
         """Continue the episodes of :meth:`get_state`; observations are then ``state["observation"]``."""
+        _all_at_once(indices)
         self.reset()
         self._observations = np.array(state["observation"])
         self._env_obs = list(self._observations)
@@ -62,6 +67,11 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
             limit = _time_limit(env)
             if limit is not None:
                 limit._elapsed_steps = state["elapsed_steps"][index]
+
+
+def _all_at_once(indices: Any) -> None:
+    if indices is not None:
+        raise NotImplementedError("states by index: only environments of compiled simulators have them")
 
 
 def _is_storable(env: gym.Env[Any, Any]) -> bool:
