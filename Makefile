@@ -37,9 +37,9 @@ docs: setup  ## every command and code block of the docs, run
 
 check: lint type test
 
-bench: setup  ## against Stable-Baselines3, some five minutes
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+bench: setup  ## against Stable-Baselines3 and highway-env, some eight minutes
 	$(BIN)/python benchmarks/cartpole.py
+	$(BIN)/python benchmarks/simulators.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

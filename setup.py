@@ -34,6 +34,5 @@ setup(
     ],
     extras_require={
         "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4", "stable-baselines3>=2.7"],
-        "bench": ["stable-baselines3>=2.7"],
     },
 )

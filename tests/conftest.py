@@ -69,6 +69,7 @@ def record(env: gym.Env[Any, Any] | VectorEnv, actions: Iterable[Any], seed: int
             observation, _ = env.reset(options=options)
     *columns, infos = zip(*rows, strict=True)
     keys = [key for key in infos[0] if not key.startswith("_") and all(key in info for info in infos)]
+    keys = [key for key in keys if not isinstance(infos[0][key], dict)]
     return Trajectory(*map(np.array, columns), info={key: np.array([info[key] for info in infos]) for key in keys})
 
 

@@ -17,6 +17,7 @@ from rql_lightning.train import main
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/cartpole/residual_soft_q.yaml")
 PLAIN = str(ROOT / "configs/cartpole/rl_prior.yaml")
+HIGHWAY = str(ROOT / "configs/highway/residual_soft_q.yaml")
 SMALL = [
     "--model.hidden_sizes=[16]",
     "--data.num_envs=8",
@@ -69,17 +70,18 @@ def prior_that_fails_later(observation: Tensor, action: Tensor) -> Tensor:
 class CommandLineRunner:
     """``run("fit", "--data.total_frames=…")`` with the small budgets above, in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "runs"
+    def __init__(self, folder: Path, task: str = "cartpole", config: str = CONFIG) -> None:
+        self.root, self.task, self.config = folder / "runs", task, config
 
-    def arguments(self, command: str, *arguments: str, config: str = CONFIG) -> list[str]:
+    def arguments(self, command: str, *arguments: str, config: str | None = None) -> list[str]:
+        config = config or self.config
         return [command, "--config", config, *SMALL, f"--trainer.default_root_dir={self.root}", *arguments]
 
-    def __call__(self, command: str, *arguments: str, config: str = CONFIG) -> Any:
+    def __call__(self, command: str, *arguments: str, config: str | None = None) -> Any:
         return main(self.arguments(command, *arguments, config=config))
 
     def folder(self, version: int = 0, what: str = "residual_soft_q") -> Path:
-        return self.root / "cartpole" / what / f"version_{version}"
+        return self.root / self.task / what / f"version_{version}"
 
     def checkpoint(self, version: int = 0) -> Path:
         return self.folder(version) / "checkpoints" / "last.ckpt"
@@ -96,6 +98,13 @@ class CommandLineRunner:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLineRunner:
     monkeypatch.setattr(sys, "argv", ["train"])
     return CommandLineRunner(tmp_path)
+
+
+@pytest.fixture
+def highway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLineRunner:
+    """``run`` for Highway."""
+    monkeypatch.setattr(sys, "argv", ["train"])
+    return CommandLineRunner(tmp_path, "highway", HIGHWAY)
 
 
 @pytest.fixture

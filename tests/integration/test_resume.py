@@ -74,6 +74,13 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(run, monkeypatch, 
     assert {**first, "train_seconds": 0} == {**second, "train_seconds": 0}
 
 
+def test_a_resumed_run_on_a_compiled_environment_equals_the_uninterrupted_one(highway, monkeypatch):
+    stop_and_resume(highway, monkeypatch, 576, "--video.episodes=0", "--evaluation.figures=false")
+    uninterrupted, resumed = contents(highway, 0), contents(highway, 2)
+    assert {"vehicles", "generators", "episode_metric"} <= uninterrupted["replay"]["env"].keys()
+    assert_identical(uninterrupted, resumed)
+
+
 def test_the_comparison_can_fail(run):
     run("fit")
     run("fit", "--seed_everything=1")

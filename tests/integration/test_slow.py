@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from rql_lightning import load_policy
+from rql_lightning.data import EVALUATION_SEEDS
+from rql_lightning.envs import make_vector_env
+from rql_lightning.evaluation import run_episodes
 from rql_lightning.reproduce.sweep import run_one
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-def config(name: str) -> str:
-    return str(ROOT / f"configs/cartpole/{name}.yaml")
+def config(name: str, task: str = "cartpole") -> str:
+    return str(ROOT / f"configs/{task}/{name}.yaml")
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -39,6 +43,26 @@ def test_full_policy(seed, tmp_path):
     metrics = run_one(config("full"), tmp_path, seed, [])
     assert metrics["episodes"] == 200 and metrics["success_rate"] == 1.0
     assert metrics["basic_return_mean"] >= 424.5 and metrics["mean_abs_position_mean"] <= 0.07
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("name", "basic", "lanes"),
+    [("rl_prior", 43.5, (0.0, 0.75)), ("residual_soft_q", 41.5, (0.95, 1.0)), ("full", 41.5, (0.95, 1.0))],
+)
+def test_highway(name, basic, lanes, seed, tmp_path):
+    metrics = run_one(config(name, "highway"), tmp_path, seed, ["--video.episodes=0"])
+    assert metrics["success_rate"] >= 0.95 and metrics["basic_return_mean"] >= basic
+    assert lanes[0] <= metrics["lane_index_mean"] <= lanes[1]
+
+
+def test_the_shipped_prior_of_highway_scores_the_same_on_highway_env():
+    summaries = {}
+    for reference in (False, True):
+        env = make_vector_env("rql_lightning/Highway-v0", 4, "basic", reference=reference)
+        episodes = run_episodes(load_policy("pretrained:highway-rl"), env, list(range(EVALUATION_SEEDS, 1_000_020)))
+        summaries[reference] = episodes.summary("lane_index")
+    assert summaries[True] == pytest.approx(summaries[False], abs=1e-6, nan_ok=True)
 
 
 def test_omega_prime_trades_the_wish_for_the_prior(tmp_path):

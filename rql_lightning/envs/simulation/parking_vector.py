@@ -43,8 +43,9 @@ _MODELLED_VALUES = {
     "other_vehicles_type": "highway_env.vehicle.behavior.IDMVehicle",
 }
 _FIXED_VALUES = {"controlled_vehicles": 1, "vehicles_count": 0, "add_walls": False, "manual_control": False}
+_COSMETIC = {**COSMETIC, "screen_height": 300, "centering_position": [0.5, 0.5], "scaling": 7}
 DEFAULTS: dict[str, Any] = {
-    **COSMETIC,
+    **_COSMETIC,
     **_MODELLED_VALUES,
     **_FIXED_VALUES,
     "observation": _OBSERVATION,
