@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from rql_lightning.envs.customization import Customization, Metric
+from rql_lightning.envs.highway import episode_steps
 from rql_lightning.envs.registration import Task
 from rql_lightning.envs.rendering import OffscreenRendering
 
@@ -125,11 +125,6 @@ class ParkingObservation(gym.Wrapper[Any, Any, Any, Any]):
 
 def _flat(observation: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([observation["desired_goal"], observation["observation"]]).astype(np.float32)
-
-
-def episode_steps(config: dict[str, Any]) -> int:
-    """Policy steps of ``duration`` seconds (highway-env's own sum of fifths of a second makes one more of 20 s)."""
-    return math.ceil(config["duration"] * config["policy_frequency"])
 
 
 def make_reference(render_mode: str | None = None, line_reward: float = -1.0, **settings: Any) -> gym.Env[Any, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from rql_lightning.errors import ConfigurationError, EnvironmentContractError
+from rql_lightning.errors import ConfigurationError, EnvironmentContractError, require
 
 COSMETIC = {
     "screen_width": 600,
@@ -50,6 +51,20 @@ def _same(found: Any, expected: Any) -> bool:
     if isinstance(expected, list):
         return found is not None and list(found) == expected
     return bool(found == expected)
+
+
+def check_timing(config: Mapping[str, Any]) -> None:
+    """Refuse frequencies and a duration that make no sense, by name.
+
+    Raises:
+        ConfigurationError: naming the first.
+    """
+    for key in ("policy_frequency", "simulation_frequency"):
+        require(isinstance(config[key], int) and config[key] >= 1, key, config[key], "an integer >= 1")
+    expected = f"at least policy_frequency = {config['policy_frequency']}"
+    frequency = config["simulation_frequency"]
+    require(frequency >= config["policy_frequency"], "simulation_frequency", frequency, expected)
+    require(0 < config["duration"] < math.inf, "duration", config["duration"], "a number > 0")
 
 
 def check_same(found: Mapping[str, Any], expected: Mapping[str, Any], keys: set[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rql_lightning.envs.rendering import OffscreenRendering
 from rql_lightning.envs.simulation import highway
-from rql_lightning.envs.simulation.configuration import COSMETIC, check_same, merge
+from rql_lightning.envs.simulation.configuration import COSMETIC, check_same, check_timing, merge
 from rql_lightning.envs.simulation.vector import CompiledVectorEnv
 from rql_lightning.envs.simulation.vehicles import VEHICLE
 from rql_lightning.errors import EnvironmentContractError, require
@@ -208,13 +208,11 @@ def _checked_config(config: dict[str, Any] | None) -> dict[str, Any]:
     seen = {"vehicles_count", "see_behind", "observe_intentions", "include_obstacles"}
     merged["observation"] = merge(NAME, _OBSERVATION, seen, merged["observation"], "observation.")
     merged["action"] = merge(NAME, _ACTION, {"target_speeds"}, merged["action"], "action.")
-    for key, least in (("lanes_count", 1), ("vehicles_count", 0), ("policy_frequency", 1), ("simulation_frequency", 1)):
+    check_timing(merged)
+    for key, least in (("lanes_count", 1), ("vehicles_count", 0)):
         require(isinstance(merged[key], int) and merged[key] >= least, key, merged[key], f"an integer >= {least}")
-    for key in ("vehicles_density", "ego_spacing", "duration"):
+    for key in ("vehicles_density", "ego_spacing"):
         require(0 < merged[key] < np.inf, key, merged[key], "a number > 0")
-    expected = f"at least policy_frequency = {merged['policy_frequency']}"
-    frequency = merged["simulation_frequency"]
-    require(frequency >= merged["policy_frequency"], "simulation_frequency", frequency, expected)
     lane, lanes = merged["initial_lane_id"], merged["lanes_count"]
     require(lane is None or lane in range(lanes), "initial_lane_id", lane, f"a lane in [0, {lanes}) or None")
     low, high = merged["reward_speed_range"]

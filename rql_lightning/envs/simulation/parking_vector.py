@@ -10,7 +10,7 @@ import numpy as np
 
 from rql_lightning.envs.rendering import OffscreenRendering
 from rql_lightning.envs.simulation import parking
-from rql_lightning.envs.simulation.configuration import COSMETIC, check_same, merge
+from rql_lightning.envs.simulation.configuration import COSMETIC, check_same, check_timing, merge
 from rql_lightning.envs.simulation.vector import CompiledVectorEnv
 from rql_lightning.errors import EnvironmentContractError, require
 
@@ -162,12 +162,7 @@ def _checked_config(config: dict[str, Any] | None) -> dict[str, Any]:
     merged = merge(NAME, DEFAULTS, modelled, config)
     merged["observation"] = merge(NAME, _OBSERVATION, set(), merged["observation"], "observation.")
     merged["action"] = merge(NAME, _ACTION, set(), merged["action"], "action.")
-    frequencies = (merged["policy_frequency"], merged["simulation_frequency"])
-    for key, value in zip(("policy_frequency", "simulation_frequency"), frequencies, strict=True):
-        require(isinstance(value, int) and value >= 1, key, value, "an integer >= 1")
-    expected = f"at least policy_frequency = {frequencies[0]}"
-    require(frequencies[1] >= frequencies[0], "simulation_frequency", frequencies[1], expected)
-    require(0 < merged["duration"] < np.inf, "duration", merged["duration"], "a number > 0")
+    check_timing(merged)
     weights = merged["reward_weights"]
     numbers = np.shape(weights) == (parking.FEATURES,) and bool((np.asarray(weights) >= 0).all())
     require(numbers, "reward_weights", weights, f"{parking.FEATURES} numbers >= 0")
