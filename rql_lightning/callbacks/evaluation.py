@@ -188,13 +188,13 @@ class EvaluationCallback(pl.Callback):
     def _report(self, trainer: pl.Trainer, pl_module: Algorithm, title: str) -> tuple[Episodes, dict[str, Any]]:
         mine, summary = self.evaluate(trainer, pl_module.policy, self.episodes)
         self._log(pl_module, summary)
-        reference = None
-        if _data(trainer).reference and not self._dry_run:
-            reference = self.evaluate_on_reference(trainer, pl_module.policy, mine)
-        self._print(trainer, title, summary, reference)
+        self._print(trainer, title, summary)
         if trainer.is_global_zero and not self._dry_run:
             self._write(trainer, pl_module, mine, summary)
-            if reference is not None:
+        if _data(trainer).reference and not self._dry_run:  # takes minutes: the rest is written by then
+            reference = self.evaluate_on_reference(trainer, pl_module.policy, mine)
+            self._print(trainer, f"{title}, on the reference environment too", summary, reference)
+            if trainer.is_global_zero:
                 _write_json(reference, self.folder / "reference_metrics.json")
         return mine, summary
 
