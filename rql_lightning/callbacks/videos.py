@@ -97,8 +97,7 @@ def record_frames(
     Raises:
         EnvironmentContractError: if the environment renders no pictures.
     """
-    kwargs = {key: value for key, value in (env_kwargs or {}).items() if key != "threads"}
-    environment = gym.make(env, render_mode="rgb_array", **kwargs)
+    environment = gym.make(env, render_mode="rgb_array", **(env_kwargs or {}))
     frames = _Frames(environment)
     if hasattr(environment.unwrapped, "set_record_video_wrapper"):
         environment.unwrapped.set_record_video_wrapper(frames)

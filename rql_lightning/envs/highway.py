@@ -103,7 +103,7 @@ def is_success(observation: Any, action: Any, next_observation: Any, info: dict[
     return np.greater_equal(info["step"], steps) & np.logical_not(info["crashed"])
 
 
-def customization(threads: int = 1, **settings: Any) -> Customization:
+def customization(**settings: Any) -> Customization:
     """The wish for a Highway of these settings (:func:`highway_config`)."""
     config = highway_config(**settings)
     weights = {"speed": config["high_speed_reward"], "collision": config["collision_reward"]}

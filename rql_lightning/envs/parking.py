@@ -43,7 +43,7 @@ def parking_config(
         success_goal_reward: The episode ends in success where the basic reward is above the negative of this.
         add_walls: Whether walls surround the lot (``gym.make`` only).
         vehicles_count: Parked vehicles (``gym.make`` only).
-        line_reward: Add-on reward of a step that touches a side line.
+        line_reward: Add-on reward of a step that touches a side line (no key of highway-env).
         config: Any other key of highway-env.
     """
     return {
@@ -80,7 +80,7 @@ def is_success(observation: Any, action: Any, next_observation: Any, info: dict[
     return info["is_success"]
 
 
-def customization(threads: int = 1, line_reward: float = -1.0, **settings: Any) -> Customization:
+def customization(line_reward: float = -1.0, **settings: Any) -> Customization:
     """The wish for a Parking of these settings (:func:`parking_config`); the basic reward is highway-env's own."""
     return Customization(
         add_on_reward=partial(add_on_reward, line=line_reward),
@@ -127,14 +127,14 @@ def _flat(observation: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([observation["desired_goal"], observation["observation"]]).astype(np.float32)
 
 
-def make_reference(render_mode: str | None = None, line_reward: float = -1.0, **settings: Any) -> gym.Env[Any, Any]:
+def make_reference(render_mode: str | None = None, **settings: Any) -> gym.Env[Any, Any]:
     """highway-env's ``parking-v0`` with flat observations."""
     config = parking_config(**settings)
     env = gym.make("highway_env:parking-v0", config=config, render_mode=render_mode, disable_env_checker=True)
     return TimeLimit(ParkingObservation(OffscreenRendering(env)), episode_steps(config))
 
 
-def make_compiled(num_envs: int, threads: int = 1, line_reward: float = -1.0, **settings: Any) -> VectorEnv:
+def make_compiled(num_envs: int, threads: int = 1, **settings: Any) -> VectorEnv:
     """The compiled simulator of the same."""
     from rql_lightning.envs.simulation import ParkingVectorEnv  # here: Numba takes half a second to import
 

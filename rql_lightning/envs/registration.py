@@ -37,6 +37,10 @@ class Task:
     make_reference: Callable[..., gym.Env[Any, Any]]
     make_compiled: Callable[..., VectorEnv] | None = None
 
+    def settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The keyword arguments but for ``threads``, which are the compiled form's alone."""
+        return {key: value for key, value in kwargs.items() if self.make_compiled is None or key != "threads"}
+
 
 def register_task(id: str, base: str, customization: Customization | StepFunction) -> None:
     """Register a customised environment, for ``gym.make`` and ``gym.make_vec``.
@@ -64,8 +68,9 @@ def _task_on(base: str, customization: Customization | StepFunction) -> Task:
 def _make_single(
     task: Task, reward: RewardName = "total", omega: float = 1.0, render_mode: str | None = None, **kwargs: Any
 ) -> gym.Env[Any, Any]:
-    env = task.make_reference(render_mode=render_mode, **kwargs)
-    return CustomizationWrapper(env, task.customization(**kwargs), reward=reward, omega=omega)
+    settings = task.settings(kwargs)
+    env = task.make_reference(render_mode=render_mode, **settings)
+    return CustomizationWrapper(env, task.customization(**settings), reward=reward, omega=omega)
 
 
 def _make_vectorized(
@@ -77,14 +82,12 @@ def _make_vectorized(
     autoreset_mode: AutoresetMode | str = AutoresetMode.DISABLED,
     **kwargs: Any,
 ) -> VectorEnv:
-    mode = _autoreset_mode(autoreset_mode)
+    mode, settings = _autoreset_mode(autoreset_mode), task.settings(kwargs)
     if task.make_compiled is None or reference:
-        kwargs = {key: value for key, value in kwargs.items() if task.make_compiled is None or key != "threads"}
-        env: VectorEnv = StatefulSyncVectorEnv([partial(task.make_reference, **kwargs) for _ in range(num_envs)])
+        env: VectorEnv = StatefulSyncVectorEnv([partial(task.make_reference, **settings) for _ in range(num_envs)])
     else:
         env = task.make_compiled(num_envs, **kwargs)
-        kwargs.pop("threads", None)
-    env = VectorCustomizationWrapper(env, task.customization(**kwargs), reward=reward, omega=omega)
+    env = VectorCustomizationWrapper(env, task.customization(**settings), reward=reward, omega=omega)
     return SameStepAutoreset(env) if mode == AutoresetMode.SAME_STEP else env
 
 

@@ -33,7 +33,7 @@ class Comparison:
 
     def __init__(self) -> None:
         self.deviation, self.steps = 0.0, 0
-        self.events = {"crashes": 0, "impacts of others": 0, "lane changes": 0, "aborted lane changes": 0}
+        self.events = {"crashes": 0, "impacts": 0, "lane changes": 0, "aborted lane changes": 0}
 
     def differ(self, found: Any, expected: Any) -> None:
         found, expected = np.asarray(found, dtype=np.float64), np.asarray(expected, dtype=np.float64)
@@ -44,7 +44,7 @@ class Comparison:
         lane, target = VEHICLE.names.index("lane"), VEHICLE.names.index("target_lane")
         impact, crashed = VEHICLE.names.index("has_impact"), VEHICLE.names.index("crashed")
         self.events["crashes"] += int(after[0, crashed])
-        self.events["impacts of others"] += int(after[1:, impact].any())
+        self.events["impacts"] += int(after[1:, impact].any())
         self.events["lane changes"] += int((before[1:, lane] != after[1:, lane]).sum())
         aborted = (before[:, lane] != before[:, target]) & (after[:, target] == before[:, lane])
         self.events["aborted lane changes"] += int((aborted & (after[:, lane] == before[:, lane]))[1:].sum())

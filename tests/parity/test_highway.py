@@ -11,7 +11,7 @@ import pytest
 from highway_env.envs import HighwayEnv
 
 from rql_lightning.envs.simulation import HighwayVectorEnv
-from rql_lightning.envs.simulation.highway_vector import DEFAULTS
+from rql_lightning.envs.simulation.highway_vector import MODEL
 
 ID = "rql_lightning/Highway-v0"
 TOLERANCE = 1e-9  # of states, float64; observations are float32 on both sides
@@ -56,15 +56,16 @@ def test_many_whole_episodes_agree(comparison):
     assert all(count > 0 for count in comparison.events.values()), comparison.events
 
 
-def play_raw(config: dict[str, Any], seed: int, steps: int = 12) -> None:
-    """highway-env as it comes against the simulator as it comes: its own reward and ends of episodes."""
+def play_raw(config: dict[str, Any], seed: int, steps: int = 12) -> int:
+    """highway-env as it comes and the simulator as it comes: own reward and ends of episodes; how many steps agreed."""
     reference = gym.make("highway-v0", config=config)
     compiled = HighwayVectorEnv(2, config)
     observation, _ = reference.reset(seed=seed)
     np.testing.assert_allclose(compiled.reset(seed=seed)[0][0], observation.ravel(), atol=1e-6)
     rng = np.random.default_rng(seed)
-    for _ in range(steps):
-        action = int(rng.integers(5))
+    compared = 0
+    while compared < steps:
+        action, compared = int(rng.integers(5)), compared + 1
         observation, reward, terminated, truncated, info = reference.step(action)
         found, rewards, terminations, truncations, infos = compiled.step(np.full(2, action))
         np.testing.assert_allclose(found[0], observation.ravel(), atol=1e-6)
@@ -73,7 +74,8 @@ def play_raw(config: dict[str, Any], seed: int, steps: int = 12) -> None:
         for name, value in info["rewards"].items():
             assert infos["rewards"][name][0] == pytest.approx(value, abs=TOLERANCE)
         if terminated or truncated:
-            return
+            break
+    return compared
 
 
 FEW = {"vehicles_count": 8, "simulation_frequency": 5}
@@ -92,17 +94,17 @@ FEW = {"vehicles_count": 8, "simulation_frequency": 5}
     ],
 )
 def test_highway_env_as_it_comes(config):
-    for seed in (3, 4):
-        play_raw({**FEW, **config}, seed)
+    compared = [play_raw({**FEW, **config}, seed) for seed in (3, 4)]
+    assert min(compared) >= 2 and sum(compared) >= 6, "there was something to compare"
 
 
 def test_defaults_are_highway_envs():
     expected = HighwayEnv.default_config()
-    assert DEFAULTS.keys() == expected.keys()
-    assert {key: DEFAULTS[key] for key in expected if key not in ("observation", "action")} == {
+    assert MODEL.defaults.keys() == expected.keys()
+    assert {key: MODEL.defaults[key] for key in expected if key not in ("observation", "action")} == {
         key: value for key, value in expected.items() if key not in ("observation", "action")
     }
-    assert all(DEFAULTS[key]["type"] == expected[key]["type"] for key in ("observation", "action"))
+    assert all(MODEL.defaults[key]["type"] == expected[key]["type"] for key in ("observation", "action"))
 
 
 EXTREMES = {

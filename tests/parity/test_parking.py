@@ -12,7 +12,7 @@ import pytest
 from highway_env.envs import ParkingEnv
 
 from rql_lightning.envs.simulation import ParkingVectorEnv
-from rql_lightning.envs.simulation.parking_vector import DEFAULTS
+from rql_lightning.envs.simulation.parking_vector import MODEL
 
 ID = "rql_lightning/Parking-v0"
 TOLERANCE = 1e-9
@@ -117,7 +117,7 @@ def test_goals_are_highway_envs():
 
 def test_defaults_are_highway_envs_without_walls():
     expected = {**ParkingEnv.default_config(), "add_walls": False}
-    assert DEFAULTS.keys() == expected.keys()
+    assert MODEL.defaults.keys() == expected.keys()
     for key in expected.keys() - {"action", "observation"}:
-        assert DEFAULTS[key] == expected[key] or DEFAULTS[key] == pytest.approx(expected[key]), key
-    assert DEFAULTS["observation"] == expected["observation"]
+        assert MODEL.defaults[key] == expected[key] or MODEL.defaults[key] == pytest.approx(expected[key]), key
+    assert MODEL.defaults["observation"] == expected["observation"]

@@ -134,4 +134,5 @@ def test_the_same_through_the_ids():
         gym.make_vec("rql_lightning/Highway-v0", num_envs=1, autoreset_mode="NextStep")
     with pytest.raises(ConfigurationError, match="no compiled form"):
         make_vector_env("rql_lightning/CartPole-v0", 2, "basic", reference=True)
+    gym.make("rql_lightning/Highway-v0", threads=2).close()  # one environment needs none
     assert gym.make("rql_lightning/Parking-v0", add_walls=True).unwrapped.config["add_walls"], "highway-env has them"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+import gymnasium as gym
 
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError, require
 
@@ -21,30 +25,79 @@ COSMETIC = {
 """highway-env's keys that change pictures alone, with its defaults."""
 
 
-def merge(
-    name: str, defaults: Mapping[str, Any], modelled: set[str], config: Mapping[str, Any] | None, prefix: str = ""
-) -> dict[str, Any]:
-    """A configuration over defaults, if a simulator models it.
+@dataclass(frozen=True)
+class Model:
+    """What a simulator models of one of highway-env's environments.
 
-    Args:
-        name: Of the task, for the message.
-        defaults: The reference's, all of its keys.
-        modelled: Keys that may have any value.
-        config: What differs from the defaults.
-        prefix: Of the keys' names in the message.
-
-    Raises:
-        ConfigurationError: naming the first key that the reference does not know or the simulator does not model.
+    Attributes:
+        name: Of the task, for messages.
+        reference: Gymnasium id of the environment, as ``module:id``.
+        dynamic: Keys that change what happens and may have any value, with highway-env's defaults.
+        fixed: Keys that may only have the value given here.
+        observation, action: All keys of these two sections, with the defaults.
+        free: Keys of these sections that may have any value, as ``section.key``.
+        cosmetic: Keys that change pictures alone, with highway-env's defaults.
     """
-    for key, value in (config or {}).items():
-        if key not in defaults:
-            raise ConfigurationError(f"{prefix}{key}: found {value!r}, but {name} has no such key")
-        if key not in modelled and not _same(value, defaults[key]):
-            raise ConfigurationError(
-                f"{prefix}{key}: found {value!r}, but the compiled {name} models {defaults[key]!r} alone; "
-                "expected that, or gym.make, which gives the reference environment (in make_vec: reference=True)"
+
+    name: str
+    reference: str
+    dynamic: Mapping[str, Any]
+    fixed: Mapping[str, Any]
+    observation: Mapping[str, Any]
+    action: Mapping[str, Any]
+    free: frozenset[str] = frozenset()
+    cosmetic: Mapping[str, Any] = field(default_factory=lambda: COSMETIC)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The whole configuration that others are merged into."""
+        sections = {"observation": dict(self.observation), "action": dict(self.action)}
+        return {**self.cosmetic, **self.dynamic, **self.fixed, **sections}
+
+    def configure(self, config: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A configuration over the defaults.
+
+        Raises:
+            ConfigurationError: naming the first key that highway-env does not know or the simulator does not model, or
+                a frequency or duration that makes no sense.
+        """
+        merged = self._merge(self.defaults, {*self.cosmetic, *self.dynamic, "observation", "action"}, config)
+        for section, defaults in (("observation", self.observation), ("action", self.action)):
+            free = {key for key in defaults if f"{section}.{key}" in self.free}
+            merged[section] = self._merge(defaults, free, merged[section], f"{section}.")
+        check_timing(merged)
+        return merged
+
+    def _merge(
+        self, defaults: Mapping[str, Any], free: set[str], config: Mapping[str, Any] | None, prefix: str = ""
+    ) -> dict[str, Any]:
+        for key, value in (config or {}).items():
+            if key not in defaults:
+                raise ConfigurationError(f"{prefix}{key}: found {value!r}, but {self.name} has no such key")
+            if key not in free and not _same(value, defaults[key]):
+                raise ConfigurationError(
+                    f"{prefix}{key}: found {value!r}, but the compiled {self.name} models {defaults[key]!r} alone; "
+                    "expected that, or gym.make, which gives the reference environment (in make_vec: reference=True)"
+                )
+        return {**defaults, **(config or {})}
+
+    def check_reference(self, env: gym.Env[Any, Any], config: Mapping[str, Any]) -> None:
+        """Refuse an environment (unwrapped) of another kind or of another configuration than ``config``.
+
+        Raises:
+            EnvironmentContractError: naming the kind, or the first key that differs.
+        """
+        module, _, name = self.reference.partition(":")
+        importlib.import_module(module)  # which registers the id
+        kind = gym.envs.registration.load_env_creator(gym.spec(name).entry_point)
+        if not isinstance(env, kind):
+            raise EnvironmentContractError(
+                f"reference environment: found {type(env).__name__}, expected highway-env's {kind.__name__}"
             )
-    return {**defaults, **(config or {})}
+        theirs = env.config
+        _check_same({key: theirs.get(key) for key in (*self.dynamic, *self.fixed)}, config)
+        for section, defaults in (("observation", self.observation), ("action", self.action)):
+            _check_same({**defaults, **theirs[section]}, config[section], f"{section}.")
 
 
 def _same(found: Any, expected: Any) -> bool:
@@ -67,15 +120,10 @@ def check_timing(config: Mapping[str, Any]) -> None:
     require(0 < config["duration"] < math.inf, "duration", config["duration"], "a number > 0")
 
 
-def check_same(found: Mapping[str, Any], expected: Mapping[str, Any], keys: set[str]) -> None:
-    """Refuse a reference environment of another configuration.
-
-    Raises:
-        EnvironmentContractError: naming the first key that differs.
-    """
-    for key in sorted(keys):
-        if key in expected and not _same(found.get(key), expected[key]):
+def _check_same(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> None:
+    for key, value in found.items():
+        if key not in expected or not _same(value, expected[key]):
             raise EnvironmentContractError(
-                f"reference environment: found {key} = {found.get(key)!r}, expected {expected[key]!r} as in the "
+                f"reference environment: found {prefix}{key} = {value!r}, expected {expected.get(key)!r} as in the "
                 "compiled one"
             )

@@ -11,7 +11,7 @@ from numba import njit, prange
 from rql_lightning.envs.simulation.compilation import entry_point
 from rql_lightning.envs.simulation.generator import draw_choice, draw_uniform
 from rql_lightning.envs.simulation.geometry import clip, intersect, rectangle
-from rql_lightning.envs.simulation.traffic import control, drive, obey, sort_by_position
+from rql_lightning.envs.simulation.traffic import control, drive, obey, sort_by_position, speed_index
 from rql_lightning.envs.simulation.vehicles import (
     DIAGONAL,
     LANE_WIDTH,
@@ -80,8 +80,7 @@ def _reset_one(vehicles: np.ndarray, scene: Scene, target_speeds: np.ndarray, ge
     lanes = scene.lanes
     lane = draw_choice(generator, lanes) if scene.ego_lane < 0 else scene.ego_lane
     _place(vehicles, 0, lane, 25.0, scene.ego_spacing, scene, generator)
-    obey_speed = (25.0 - target_speeds[0]) / (target_speeds[-1] - target_speeds[0]) * (len(target_speeds) - 1)
-    vehicles[0].target_speed = target_speeds[int(clip(np.rint(obey_speed), 0, len(target_speeds) - 1))]
+    vehicles[0].target_speed = target_speeds[speed_index(25.0, target_speeds)]
     limit = scene.speed_limit
     for index in range(1, len(vehicles)):
         lane = draw_choice(generator, lanes)
@@ -181,6 +180,14 @@ def _reward_one(ego: np.record, scene: Scene, rewards: np.ndarray) -> None:
     rewards[3] = 1.0 if is_on_lane(ego.x, ego.y, ego.lane, 0.0) else 0.0
 
 
+@njit
+def _report_one(
+    vehicles: np.ndarray, scene: Scene, see_behind: bool, observation: np.ndarray, rewards: np.ndarray
+) -> None:
+    _observe_one(vehicles, scene.lanes, see_behind, observation)
+    _reward_one(vehicles[0], scene, rewards)
+
+
 def _reset(
     vehicles: np.ndarray,
     generators: np.ndarray,
@@ -196,8 +203,7 @@ def _reset(
         if mask[index]:
             _reset_one(vehicles[index], scene, target_speeds, generators[index])
             times[index] = 0.0
-            _observe_one(vehicles[index], scene.lanes, see_behind, observations[index])
-            _reward_one(vehicles[index, 0], scene, rewards[index])
+            _report_one(vehicles[index], scene, see_behind, observations[index], rewards[index])
 
 
 def _step(
@@ -213,16 +219,14 @@ def _step(
     for index in prange(len(vehicles)):
         _step_one(vehicles[index], actions[index], scene, target_speeds)
         times[index] += scene.step_seconds
-        _observe_one(vehicles[index], scene.lanes, see_behind, observations[index])
-        _reward_one(vehicles[index, 0], scene, rewards[index])
+        _report_one(vehicles[index], scene, see_behind, observations[index], rewards[index])
 
 
 def _observe(
     vehicles: np.ndarray, scene: Scene, see_behind: bool, observations: np.ndarray, rewards: np.ndarray
 ) -> None:
     for index in range(len(vehicles)):
-        _observe_one(vehicles[index], scene.lanes, see_behind, observations[index])
-        _reward_one(vehicles[index, 0], scene, rewards[index])
+        _report_one(vehicles[index], scene, see_behind, observations[index], rewards[index])
 
 
 reset = entry_point(_reset)

@@ -7,16 +7,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rql_lightning.envs.rendering import OffscreenRendering
 from rql_lightning.envs.simulation import highway
-from rql_lightning.envs.simulation.configuration import COSMETIC, check_same, check_timing, merge
+from rql_lightning.envs.simulation.configuration import Model
 from rql_lightning.envs.simulation.vector import CompiledVectorEnv
 from rql_lightning.envs.simulation.vehicles import VEHICLE
 from rql_lightning.errors import EnvironmentContractError, require
 
-NAME = "Highway"
 SPEED_LIMIT = 30.0
-TRAFFIC = "highway_env.vehicle.behavior.IDMVehicle"
 
 _OBSERVATION: dict[str, Any] = {
     "type": "Kinematics",
@@ -32,7 +29,7 @@ _OBSERVATION: dict[str, Any] = {
     "include_obstacles": True,
 }
 _ACTION: dict[str, Any] = {"type": "DiscreteMetaAction", "longitudinal": True, "lateral": True, "target_speeds": None}
-_MODELLED_VALUES = {
+_DYNAMIC = {
     "simulation_frequency": 15,
     "policy_frequency": 1,
     "lanes_count": 4,
@@ -50,14 +47,27 @@ _MODELLED_VALUES = {
     "offroad_terminal": False,
     "neighbour_vehicles_connected_lanes": False,  # one straight road has no connected lanes
 }
-_FIXED_VALUES = {"controlled_vehicles": 1, "other_vehicles_type": TRAFFIC, "manual_control": False}
-DEFAULTS: dict[str, Any] = {
-    **COSMETIC,
-    **_MODELLED_VALUES,
-    **_FIXED_VALUES,
-    "observation": _OBSERVATION,
-    "action": _ACTION,
-}
+MODEL = Model(
+    name="Highway",
+    reference="highway_env:highway-v0",
+    dynamic=_DYNAMIC,
+    fixed={
+        "controlled_vehicles": 1,
+        "other_vehicles_type": "highway_env.vehicle.behavior.IDMVehicle",
+        "manual_control": False,
+    },
+    observation=_OBSERVATION,
+    action=_ACTION,
+    free=frozenset(
+        {
+            "observation.vehicles_count",
+            "observation.see_behind",
+            "observation.observe_intentions",  # no feature shows them
+            "observation.include_obstacles",  # there are none
+            "action.target_speeds",
+        }
+    ),
+)
 """highway-env's own configuration of ``highway-v0``."""
 
 
@@ -67,29 +77,36 @@ class HighwayVectorEnv(CompiledVectorEnv):
     Observations are highway-env's ``Kinematics`` rows, flattened: float32 ``[5 · vehicles]``. The reward is
     highway-env's own; its terms are in ``info["rewards"]``, beside ``speed`` (m/s) and ``crashed``.
 
-    Args:
-        num_envs: N.
-        config: highway-env's keys, over its own defaults for ``highway-v0``.
-        max_episode_steps: See :class:`~rql_lightning.envs.simulation.vector.CompiledVectorEnv`.
-        threads: Of a step.
-
-    Raises:
-        ConfigurationError: for what the simulator does not model, by name.
+    Arguments and errors are those of :class:`~rql_lightning.envs.simulation.vector.CompiledVectorEnv`; ``config`` is
+    over highway-env's own defaults for ``highway-v0``.
     """
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        config: dict[str, Any] | None = None,
-        max_episode_steps: int | None = None,
-        threads: int = 1,
-    ) -> None:
-        config = _checked_config(config)
+    model = MODEL
+
+    def _check_config(self) -> None:
+        config = self.config
+        for key, least in (("lanes_count", 1), ("vehicles_count", 0)):
+            require(isinstance(config[key], int) and config[key] >= least, key, config[key], f"an integer >= {least}")
+        for key in ("vehicles_density", "ego_spacing"):
+            require(0 < config[key] < np.inf, key, config[key], "a number > 0")
+        lane, lanes = config["initial_lane_id"], config["lanes_count"]
+        require(lane is None or lane in range(lanes), "initial_lane_id", lane, f"a lane in [0, {lanes}) or None")
+        low, high = config["reward_speed_range"]
+        require(low < high, "reward_speed_range", [low, high], "two speeds, the lower first")
         rows = config["observation"]["vehicles_count"]
-        observation_space = gym.spaces.Box(-np.inf, np.inf, (rows * highway.FEATURES,), np.float32)
-        super().__init__(num_envs, observation_space, gym.spaces.Discrete(5), config, max_episode_steps, threads)
-        self.vehicles = np.zeros((num_envs, config["vehicles_count"] + 1), VEHICLE)
-        self._rewards = np.zeros((num_envs, len(highway.REWARDS)))
+        require(isinstance(rows, int) and rows >= 2, "observation.vehicles_count", rows, "an integer >= 2")
+        speeds = config["action"]["target_speeds"]
+        even = speeds is None or (len(speeds) >= 2 and np.ptp(np.diff(speeds)) < 1e-9 and speeds[1] > speeds[0])
+        require(even, "action.target_speeds", speeds, "at least two evenly spaced, increasing speeds, or None")
+
+    def _spaces(self) -> tuple[gym.spaces.Box, gym.Space[Any]]:
+        size = self.config["observation"]["vehicles_count"] * highway.FEATURES
+        return gym.spaces.Box(-np.inf, np.inf, (size,), np.float32), gym.spaces.Discrete(5)
+
+    def _allocate(self) -> None:
+        config = self.config
+        self.vehicles = np.zeros((self.num_envs, config["vehicles_count"] + 1), VEHICLE)
+        self._rewards = np.zeros((self.num_envs, len(highway.REWARDS)))
         self._see_behind = bool(config["observation"]["see_behind"])
         speeds = config["action"]["target_speeds"]
         self._target_speeds = np.linspace(20, 30, 3) if speeds is None else np.array(speeds, dtype=np.float64)
@@ -143,24 +160,13 @@ class HighwayVectorEnv(CompiledVectorEnv):
             raise EnvironmentContractError(f"{type(self).__name__}.step, actions: {found}, {expected}")
         return actions.astype(np.int64)
 
-    def _make_reference(self) -> gym.Env[Any, Any]:
-        env = gym.make("highway_env:highway-v0", config=self.config, render_mode="rgb_array", disable_env_checker=True)
-        return OffscreenRendering(env)
-
     # -- the reference -----------------------------------------------------------------------------------------------
 
-    def _check_reference(self, env: Any) -> None:
-        from highway_env.envs import HighwayEnv
+    def _check_vehicles(self, env: Any) -> None:
+        """The number and the kinds of the vehicles on a reference's road."""
         from highway_env.vehicle.behavior import IDMVehicle
         from highway_env.vehicle.controller import MDPVehicle
 
-        if not isinstance(env, HighwayEnv):
-            found = f"found {type(env).__name__}"
-            raise EnvironmentContractError(f"reference environment: {found}, expected highway-env's HighwayEnv")
-        check_same(env.config, self.config, set(_MODELLED_VALUES) | set(_FIXED_VALUES))
-        _checked_config({key: env.config[key] for key in ("observation", "action")})
-        for key in ("observation", "action"):
-            check_same({**DEFAULTS[key], **env.config[key]}, self.config[key], set(DEFAULTS[key]))
         vehicles = env.road.vehicles
         if len(vehicles) != self.vehicles.shape[1] or env.road.objects:
             found = f"found {len(vehicles)} vehicles and {len(env.road.objects)} objects"
@@ -174,7 +180,7 @@ class HighwayVectorEnv(CompiledVectorEnv):
                 raise EnvironmentContractError(f"reference environment: {found}, expected a {kind.__name__}")
 
     def _load(self, index: int, env: Any) -> None:
-        self._check_reference(env)
+        self._check_vehicles(env)
         for own, vehicle in zip(self.vehicles[index], env.road.vehicles, strict=True):
             own["x"], own["y"] = vehicle.position
             own["heading"], own["speed"] = vehicle.heading, vehicle.speed
@@ -185,7 +191,7 @@ class HighwayVectorEnv(CompiledVectorEnv):
             own["impact_x"], own["impact_y"] = (0.0, 0.0) if vehicle.impact is None else vehicle.impact
 
     def _store(self, index: int, env: Any) -> None:
-        self._check_reference(env)
+        self._check_vehicles(env)
         for position, (own, vehicle) in enumerate(zip(self.vehicles[index], env.road.vehicles, strict=True)):
             vehicle.position = np.array([own["x"], own["y"]])
             vehicle.heading, vehicle.speed = float(own["heading"]), float(own["speed"])
@@ -199,27 +205,3 @@ class HighwayVectorEnv(CompiledVectorEnv):
                 vehicle.DELTA, vehicle.timer = float(own["exponent"]), float(own["timer"])
             vehicle.crashed = bool(own["crashed"])
             vehicle.impact = np.array([own["impact_x"], own["impact_y"]]) if own["has_impact"] else None
-
-
-def _checked_config(config: dict[str, Any] | None) -> dict[str, Any]:
-    """A whole configuration that the simulator models."""
-    modelled = {*COSMETIC, *_MODELLED_VALUES, "observation", "action"}
-    merged = merge(NAME, DEFAULTS, modelled, config)
-    seen = {"vehicles_count", "see_behind", "observe_intentions", "include_obstacles"}
-    merged["observation"] = merge(NAME, _OBSERVATION, seen, merged["observation"], "observation.")
-    merged["action"] = merge(NAME, _ACTION, {"target_speeds"}, merged["action"], "action.")
-    check_timing(merged)
-    for key, least in (("lanes_count", 1), ("vehicles_count", 0)):
-        require(isinstance(merged[key], int) and merged[key] >= least, key, merged[key], f"an integer >= {least}")
-    for key in ("vehicles_density", "ego_spacing"):
-        require(0 < merged[key] < np.inf, key, merged[key], "a number > 0")
-    lane, lanes = merged["initial_lane_id"], merged["lanes_count"]
-    require(lane is None or lane in range(lanes), "initial_lane_id", lane, f"a lane in [0, {lanes}) or None")
-    low, high = merged["reward_speed_range"]
-    require(low < high, "reward_speed_range", [low, high], "two speeds, the lower first")
-    rows = merged["observation"]["vehicles_count"]
-    require(isinstance(rows, int) and rows >= 2, "observation.vehicles_count", rows, "an integer >= 2")
-    speeds = merged["action"]["target_speeds"]
-    even = speeds is None or (len(speeds) >= 2 and np.ptp(np.diff(speeds)) < 1e-9 and speeds[1] > speeds[0])
-    require(even, "action.target_speeds", speeds, "at least two evenly spaced, increasing speeds, or None")
-    return merged

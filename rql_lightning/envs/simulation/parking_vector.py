@@ -8,13 +8,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rql_lightning.envs.rendering import OffscreenRendering
 from rql_lightning.envs.simulation import parking
-from rql_lightning.envs.simulation.configuration import COSMETIC, check_same, check_timing, merge
+from rql_lightning.envs.simulation.configuration import COSMETIC, Model
 from rql_lightning.envs.simulation.vector import CompiledVectorEnv
 from rql_lightning.errors import EnvironmentContractError, require
 
-NAME = "Parking"
 _OBSERVATION: dict[str, Any] = {
     "type": "KinematicsGoal",
     "features": ["x", "y", "vx", "vy", "cos_h", "sin_h"],
@@ -31,7 +29,7 @@ _ACTION: dict[str, Any] = {
     "dynamical": False,
     "clip": True,
 }
-_MODELLED_VALUES = {
+_DYNAMIC = {
     "simulation_frequency": 15,
     "policy_frequency": 5,
     "duration": 100,
@@ -42,15 +40,15 @@ _MODELLED_VALUES = {
     "neighbour_vehicles_connected_lanes": False,  # there is no traffic
     "other_vehicles_type": "highway_env.vehicle.behavior.IDMVehicle",
 }
-_FIXED_VALUES = {"controlled_vehicles": 1, "vehicles_count": 0, "add_walls": False, "manual_control": False}
-_COSMETIC = {**COSMETIC, "screen_height": 300, "centering_position": [0.5, 0.5], "scaling": 7}
-DEFAULTS: dict[str, Any] = {
-    **_COSMETIC,
-    **_MODELLED_VALUES,
-    **_FIXED_VALUES,
-    "observation": _OBSERVATION,
-    "action": _ACTION,
-}
+MODEL = Model(
+    name="Parking",
+    reference="highway_env:parking-v0",
+    dynamic=_DYNAMIC,
+    fixed={"controlled_vehicles": 1, "vehicles_count": 0, "add_walls": False, "manual_control": False},
+    observation=_OBSERVATION,
+    action=_ACTION,
+    cosmetic={**COSMETIC, "screen_height": 300, "centering_position": [0.5, 0.5], "scaling": 7},
+)
 """highway-env's own configuration of ``parking-v0``, without the walls."""
 
 
@@ -61,30 +59,26 @@ class ParkingVectorEnv(CompiledVectorEnv):
     100, 5, 5, 1, 1. The reward is highway-env's own. Infos: ``speed`` (m/s), ``crashed`` (never), ``is_success`` and
     ``touches_line``, whether the car touches one of the two side lines of its goal.
 
-    Args:
-        num_envs: N.
-        config: highway-env's keys, over its own defaults for ``parking-v0`` (but for ``add_walls``, which is False).
-        max_episode_steps: See :class:`~rql_lightning.envs.simulation.vector.CompiledVectorEnv`.
-        threads: Of a step.
-
-    Raises:
-        ConfigurationError: for what the simulator does not model, by name.
+    Arguments and errors are those of :class:`~rql_lightning.envs.simulation.vector.CompiledVectorEnv`; ``config`` is
+    over highway-env's own defaults for ``parking-v0``, but for ``add_walls``, which is False.
     """
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        config: dict[str, Any] | None = None,
-        max_episode_steps: int | None = None,
-        threads: int = 1,
-    ) -> None:
-        config = _checked_config(config)
+    model = MODEL
+
+    def _check_config(self) -> None:
+        weights, success = self.config["reward_weights"], self.config["success_goal_reward"]
+        numbers = np.shape(weights) == (parking.FEATURES,) and bool((np.asarray(weights) >= 0).all())
+        require(numbers, "reward_weights", weights, f"{parking.FEATURES} numbers >= 0")
+        require(success > 0, "success_goal_reward", success, "a number > 0")
+
+    def _spaces(self) -> tuple[gym.spaces.Box, gym.Space[Any]]:
         observation_space = gym.spaces.Box(-np.inf, np.inf, (2 * parking.FEATURES,), np.float32)
-        action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        super().__init__(num_envs, observation_space, action_space, config, max_episode_steps, threads)
-        self.vehicles = np.zeros(num_envs, parking.CAR)
-        self._outcomes = np.zeros((num_envs, 2))
-        self._weights = np.array(config["reward_weights"], dtype=np.float64)
+        return observation_space, gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def _allocate(self) -> None:
+        self.vehicles = np.zeros(self.num_envs, parking.CAR)
+        self._outcomes = np.zeros((self.num_envs, 2))
+        self._weights = np.array(self.config["reward_weights"], dtype=np.float64)
 
     def _reset(self, mask: np.ndarray) -> None:
         state = (self.vehicles, self.generators, self.times, mask)
@@ -120,24 +114,9 @@ class ParkingVectorEnv(CompiledVectorEnv):
             raise EnvironmentContractError(f"{where}: {found}, expected finite numbers in [-1, 1]")
         return np.clip(actions, -1, 1)  # as highway-env does
 
-    def _make_reference(self) -> gym.Env[Any, Any]:
-        env = gym.make("highway_env:parking-v0", config=self.config, render_mode="rgb_array", disable_env_checker=True)
-        return OffscreenRendering(env)
-
     # -- the reference -----------------------------------------------------------------------------------------------
 
-    def _check_reference(self, env: Any) -> None:
-        from highway_env.envs import ParkingEnv
-
-        if not isinstance(env, ParkingEnv):
-            found = f"found {type(env).__name__}"
-            raise EnvironmentContractError(f"reference environment: {found}, expected highway-env's ParkingEnv")
-        check_same(env.config, self.config, set(_MODELLED_VALUES) | set(_FIXED_VALUES))
-        for key in ("observation", "action"):
-            check_same({**DEFAULTS[key], **env.config[key]}, self.config[key], set(DEFAULTS[key]))
-
     def _load(self, index: int, env: Any) -> None:
-        self._check_reference(env)
         own, car, goal = self.vehicles[index], env.vehicle, env.vehicle.goal
         own["x"], own["y"] = car.position
         own["heading"], own["speed"] = car.heading, car.speed
@@ -145,7 +124,6 @@ class ParkingVectorEnv(CompiledVectorEnv):
         own["goal_heading"] = goal.heading
 
     def _store(self, index: int, env: Any) -> None:
-        self._check_reference(env)
         own, car, goal = self.vehicles[index], env.vehicle, env.vehicle.goal
         car.position = np.array([own["x"], own["y"]])
         car.heading, car.speed, car.crashed = float(own["heading"]), float(own["speed"]), False
@@ -154,17 +132,3 @@ class ParkingVectorEnv(CompiledVectorEnv):
         for thing in (car, goal):
             thing.lane_index = env.road.network.get_closest_lane_index(thing.position, thing.heading)
             thing.lane = env.road.network.get_lane(thing.lane_index)
-
-
-def _checked_config(config: dict[str, Any] | None) -> dict[str, Any]:
-    """A whole configuration that the simulator models."""
-    modelled = {*COSMETIC, *_MODELLED_VALUES, "observation", "action"}
-    merged = merge(NAME, DEFAULTS, modelled, config)
-    merged["observation"] = merge(NAME, _OBSERVATION, set(), merged["observation"], "observation.")
-    merged["action"] = merge(NAME, _ACTION, set(), merged["action"], "action.")
-    check_timing(merged)
-    weights = merged["reward_weights"]
-    numbers = np.shape(weights) == (parking.FEATURES,) and bool((np.asarray(weights) >= 0).all())
-    require(numbers, "reward_weights", weights, f"{parking.FEATURES} numbers >= 0")
-    require(merged["success_goal_reward"] > 0, "success_goal_reward", merged["success_goal_reward"], "a number > 0")
-    return merged

@@ -11,6 +11,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from rql_lightning.envs.rendering import OffscreenRendering
+from rql_lightning.envs.simulation.configuration import Model
 from rql_lightning.envs.simulation.generator import (
     WORDS,
     generator_from_state,
@@ -29,51 +31,70 @@ class CompiledVectorEnv(VectorEnv):
     SAME_STEP see :class:`~rql_lightning.envs.vector.SameStepAutoreset`. What an environment does depends on its seed
     and its actions alone, not on the number of environments or threads; it is what the reference does from that seed.
 
-    A subclass sets ``vehicles`` (the state, a structured array of float64 fields ``[N, …]``) and gives ``_reset``,
-    ``_advance``, ``_observe``, ``_outcome``, ``_load`` and ``_store``.
+    A subclass gives the methods below; ``_allocate`` sets ``vehicles``, the state, a structured array of float64 fields
+    ``[N, …]``.
 
     Args:
         num_envs: N.
-        observation_space, action_space: Of one environment.
-        config: In the reference's own keys.
+        config: In highway-env's own keys, over the simulator's defaults.
         max_episode_steps: Truncates episodes, besides the configuration's ``duration``; ``None`` for no such limit.
         threads: Of a step.
 
+    Attributes:
+        model: What of highway-env the simulator models.
+
     Raises:
-        ConfigurationError: for numbers that make no sense.
+        ConfigurationError: for what the simulator does not model and for numbers that make no sense, by name.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": ["rgb_array"]}  # noqa: RUF012
+    model: Model
     vehicles: np.ndarray
 
     def __init__(
         self,
-        num_envs: int,
-        observation_space: gym.spaces.Box,
-        action_space: gym.Space[Any],
-        config: dict[str, Any],
-        max_episode_steps: int | None,
-        threads: int,
+        num_envs: int = 1,
+        config: dict[str, Any] | None = None,
+        max_episode_steps: int | None = None,
+        threads: int = 1,
     ) -> None:
         require(isinstance(num_envs, int) and num_envs >= 1, "num_envs", num_envs, "an integer >= 1")
         limit = numba.config.NUMBA_NUM_THREADS
         require(threads in range(1, limit + 1), "threads", threads, f"an integer from 1 to {limit}, that Numba has")
         accepted = max_episode_steps is None or max_episode_steps >= 1
         require(accepted, "max_episode_steps", max_episode_steps, "an integer >= 1 or None")
-        self.num_envs, self.config, self.threads = num_envs, config, threads
-        self.single_observation_space, self.single_action_space = observation_space, action_space
-        self.observation_space = batch_space(observation_space, num_envs)
-        self.action_space = batch_space(action_space, num_envs)
+        self.num_envs, self.config, self.threads = num_envs, self.model.configure(config), threads
+        self._check_config()
+        self.single_observation_space, self.single_action_space = self._spaces()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
         self.autoreset_mode = AutoresetMode.DISABLED
         self.render_mode = "rgb_array"
         self.max_episode_steps = max_episode_steps
         self.times, self.steps = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         self.generators = np.zeros((num_envs, WORDS), dtype=np.uint64)
         self._seeded = np.zeros(num_envs, dtype=bool)
-        self._observations = np.zeros((num_envs, *observation_space.shape), dtype=np.float32)
+        self._observations = np.zeros(self.observation_space.shape, dtype=np.float32)
         self._reference: gym.Env[Any, Any] | None = None
+        self._allocate()
 
     # -- to be given by a simulator ----------------------------------------------------------------------------------
+
+    def _check_config(self) -> None:
+        """Refuse numbers that make no sense."""
+        raise NotImplementedError
+
+    def _spaces(self) -> tuple[gym.spaces.Box, gym.Space[Any]]:
+        """Observations and actions of one environment."""
+        raise NotImplementedError
+
+    def _allocate(self) -> None:
+        """The vehicles, and whatever else steps need."""
+        raise NotImplementedError
+
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        """Actions ``[N, …]`` as :meth:`_advance` takes them; refuses those outside the space."""
+        raise NotImplementedError
 
     def _reset(self, mask: np.ndarray) -> None:
         """New episodes where ``mask [N]``: vehicles, times and observations."""
@@ -97,10 +118,6 @@ class CompiledVectorEnv(VectorEnv):
 
     def _store(self, index: int, env: Any) -> None:
         """Write the vehicles back."""
-        raise NotImplementedError
-
-    def _make_reference(self) -> gym.Env[Any, Any]:
-        """A reference environment of the same configuration that renders ``rgb_array``."""
         raise NotImplementedError
 
     # -- Gymnasium ---------------------------------------------------------------------------------------------------
@@ -145,7 +162,8 @@ class CompiledVectorEnv(VectorEnv):
     def render(self) -> tuple[np.ndarray, ...]:
         """A picture of each environment, drawn by the reference, ``[height, width, 3]``."""
         if self._reference is None:
-            self._reference = self._make_reference()
+            name, keywords = self.model.reference, {"render_mode": "rgb_array", "disable_env_checker": True}
+            self._reference = OffscreenRendering(gym.make(name, config=self.config, **keywords))
             self._reference.reset()
         pictures = []
         for index in range(self.num_envs):
@@ -222,6 +240,7 @@ class CompiledVectorEnv(VectorEnv):
             EnvironmentContractError: if it is of another kind or configuration.
         """
         (row,) = self._rows([index])
+        self.model.check_reference(env.unwrapped, self.config)
         self._load(row, env.unwrapped)
         self.times[row] = env.unwrapped.time
         self.steps[row] = round(env.unwrapped.time * self.config["policy_frequency"])
@@ -242,6 +261,7 @@ class CompiledVectorEnv(VectorEnv):
         (row,) = self._rows([index])
         if not self._seeded[row]:
             raise EnvironmentContractError(f"to_reference: found no episode in environment {row}, expected reset()")
+        self.model.check_reference(env.unwrapped, self.config)
         self._store(row, env.unwrapped)
         sub_steps = int(self.config["simulation_frequency"] // self.config["policy_frequency"])
         env.unwrapped.time, env.unwrapped.steps = float(self.times[row]), int(self.steps[row]) * sub_steps
@@ -285,9 +305,6 @@ class CompiledVectorEnv(VectorEnv):
         if len(seed) != self.num_envs:
             raise EnvironmentContractError(f"seed: found a list of {len(seed)}, expected {self.num_envs}")
         return list(seed)
-
-    def _checked(self, actions: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
 
 
 def _with_masks(info: dict[str, Any], mask: np.ndarray | None) -> dict[str, Any]:
