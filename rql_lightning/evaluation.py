@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from torch.distributions import kl_divergence
 
 from rql_lightning.policies import Policy
 
@@ -129,8 +128,7 @@ def run_episodes(
 def _kl_to_prior(policy: Policy, observation: torch.Tensor, parameters: torch.Tensor) -> np.ndarray | float:
     if policy.prior is None:
         return np.nan
-    prior = policy.make_distribution(policy.prior.distribution_parameters(observation))
-    return kl_divergence(policy.make_distribution(parameters), prior).cpu().numpy()
+    return policy.divergence(parameters, policy.prior.distribution_parameters(observation)).cpu().numpy()
 
 
 def _sorted(recorded: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -1,11 +1,16 @@
 """Every equation of *Residual Q-Learning* (NeurIPS 2023) that has been built, one pure function each.
 
-All functions take tensors whose leading dimensions ``...`` are any batch shape. Actions are discrete: the last
-dimension of ``q_residual`` and ``prior_log_prob`` runs over the ``A`` actions. ``omega_prime`` is ω′ = ωα,
+All functions take tensors whose leading dimensions ``...`` are any batch shape. ``omega_prime`` is ω′ = ωα,
 ``alpha_hat`` is α̂. A soft Q-function without a prior (Haarnoja et al. 2017) is the case ω′ = 0.
+
+Where actions are discrete (Eq. 5e to 8) the last dimension of ``q_residual`` and ``prior_log_prob`` runs over the ``A``
+actions. Where they are continuous (Eq. 9 and 10), they are a = tanh(u) in [−1, 1]^A, and all log-densities, of π and of
+π̂, are those of a, computed from the *pre-tanh* action u: no atanh at the boundary, and the same Jacobian in both.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -104,3 +109,109 @@ def td_loss(q_taken: Tensor, q_target: Tensor, huber_delta: float | None = None)
     if huber_delta is None:
         return 0.5 * F.mse_loss(q_taken, q_target)
     return F.huber_loss(q_taken, q_target, delta=huber_delta)
+
+
+def greedy_policy_log_prob(q: Tensor, prior_log_prob: Tensor | None, kl_weight: float, alpha_hat: float) -> Tensor:
+    r"""Eq. 17: log π̃(a|s) = log softmax_a ((Q̃_R(s, a) + λ log π(a|s)) / (α̂ + λ)), the solution of Eq. 15.
+
+    Args:
+        q: Q̃_R, the soft Q-function of the add-on reward alone, ``[..., A]``.
+        prior_log_prob: ``[..., A]`` (see :func:`combine_with_prior`).
+        kl_weight: λ ≥ 0.
+        alpha_hat: α̂ > 0.
+
+    Returns:
+        Normalised log-probabilities, ``[..., A]``.
+    """
+    return policy_log_prob(q, prior_log_prob, kl_weight, alpha_hat + kl_weight)
+
+
+# -- continuous actions ----------------------------------------------------------------------------------------------
+
+
+def squash_log_det(pre_tanh: Tensor) -> Tensor:
+    r"""Log |det ∂a/∂u| = Σ log(1 − tanh² u) = 2 Σ (log 2 − u − log(1 + e^(−2u))), exact for any finite u.
+
+    Args:
+        pre_tanh: u, ``[..., A]``.
+
+    Returns:
+        ``[...]``.
+    """
+    return 2.0 * (math.log(2.0) - pre_tanh - F.softplus(-2.0 * pre_tanh)).sum(dim=-1)
+
+
+def squashed_gaussian_log_prob(pre_tanh: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
+    r"""Log π(a|s) of a = tanh(u), u ~ N(location, exp(log_scale)²): log N(u) − log |det ∂a/∂u|.
+
+    Args:
+        pre_tanh: u, ``[..., A]``.
+        location: ``[..., A]``.
+        log_scale: ``[..., A]``.
+
+    Returns:
+        ``[...]``.
+    """
+    standardised = (pre_tanh - location) * torch.exp(-log_scale)
+    return reparameterised_log_prob(standardised, pre_tanh, log_scale)
+
+
+def reparameterised_log_prob(noise: Tensor, pre_tanh: Tensor, log_scale: Tensor) -> Tensor:
+    r"""Log π̂(a|s) of the sample a = tanh(u), u = location + exp(log_scale) ε: the same density, from ε.
+
+    Args:
+        noise: ε, ``[..., A]``.
+        pre_tanh: u, ``[..., A]``.
+        log_scale: ``[..., A]``.
+
+    Returns:
+        ``[...]``.
+    """
+    gaussian = -0.5 * noise.square() - log_scale - 0.5 * math.log(2.0 * math.pi)
+    return gaussian.sum(dim=-1) - squash_log_det(pre_tanh)
+
+
+def actor_critic_value(
+    next_q: Tensor, next_log_prob: Tensor, alpha_hat: Tensor | float, weighted_prior: Tensor | float = 0.0
+) -> Tensor:
+    r"""The bracket of Eq. 9 for one a′ ~ π̂: Q_R(s′, a′) + ω′ log π(a′|s′) − α̂ log π̂(a′|s′).
+
+    Args:
+        next_q: The smaller of the twin target critics, ``[...]``.
+        next_log_prob: log π̂(a′|s′), ``[...]``.
+        alpha_hat: α̂.
+        weighted_prior: ω′ log π(a′|s′), ``[...]``; 0 gives soft actor-critic's value.
+
+    Returns:
+        ``[...]``.
+    """
+    return next_q + weighted_prior - alpha_hat * next_log_prob
+
+
+def actor_loss(log_prob: Tensor, q: Tensor, alpha_hat: Tensor | float, weighted_prior: Tensor | float = 0.0) -> Tensor:
+    r"""Eq. 10: the mean of α̂ log π̂(a|s) − Q_R(s, a) − ω′ log π(a|s) over states and a ~ π̂, reparameterised.
+
+    Args:
+        log_prob: log π̂(a|s), ``[...]``.
+        q: The smaller of the twin critics at (s, a), ``[...]``.
+        alpha_hat: α̂.
+        weighted_prior: ω′ log π(a|s), ``[...]``; 0 gives soft actor-critic's loss.
+
+    Returns:
+        Scalar.
+    """
+    return (alpha_hat * log_prob - q - weighted_prior).mean()
+
+
+def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+    r"""Automatic temperature (Haarnoja et al. 2018, section 5): −log α̂ · mean(log π̂(a|s) + target entropy).
+
+    Args:
+        log_alpha: log α̂, scalar; the gradient's sign drives the entropy to its target.
+        log_prob: log π̂(a|s), ``[...]``.
+        target_entropy: In nats, of actions in the coordinate [−1, 1].
+
+    Returns:
+        Scalar.
+    """
+    return -log_alpha * (log_prob.detach() + target_entropy).mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,72 @@ def mlp(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> nn.Sequential
     for width, next_width in pairwise(sizes):
         layers += [nn.Linear(width, next_width), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
+
+
+class TwinCritic(nn.Module):
+    """Two Q-networks (or Q_R-networks) of one shape, evaluated together: one batched product a layer.
+
+    Args:
+        inputs: Size of observation and action, joined.
+        hidden_sizes: Width of each hidden layer.
+    """
+
+    def __init__(self, inputs: int, hidden_sizes: Sequence[int]) -> None:
+        super().__init__()
+        twins = [mlp(inputs, hidden_sizes, 1) for _ in range(2)]  # for PyTorch's own initialisation
+        layers = [[layer for layer in twin if isinstance(layer, nn.Linear)] for twin in twins]
+        self.weights = nn.ParameterList(
+            torch.stack([layer.weight.detach().T for layer in pair]) for pair in zip(*layers, strict=True)
+        )
+        self.biases = nn.ParameterList(
+            torch.stack([layer.bias.detach().unsqueeze(0) for layer in pair]) for pair in zip(*layers, strict=True)
+        )
+
+    def forward(self, observation: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+        """Q of both.
+
+        Args:
+            observation: ``[B, D]``.
+            action: ``[B, A]``, in the coordinate [−1, 1].
+            frozen: Give gradients to the action but not to the networks.
+
+        Returns:
+            ``[2, B]``.
+        """
+        parameters = [parameter for layer in zip(self.weights, self.biases, strict=True) for parameter in layer]
+        if frozen:
+            parameters = [parameter.detach() for parameter in parameters]
+        return _Twins.apply(torch.cat([observation, action], dim=-1), *parameters)
+
+
+class _Twins(torch.autograd.Function):
+    """The products and ReLUs of :class:`TwinCritic` as one node of the graph, which costs small layers less."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, *parameters: Tensor) -> Tensor:
+        """``[B, I]`` → ``[2, B]``; parameters are weight ``[2, I, O]`` and bias ``[2, 1, O]`` of each layer."""
+        hidden = [inputs.expand(2, -1, -1)]
+        for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
+            hidden.append(torch.baddbmm(bias, hidden[-1], weight).relu_())
+        ctx.save_for_backward(*hidden, *parameters[::2])
+        return torch.baddbmm(parameters[-1], hidden[-1], parameters[-2]).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        """Only what is asked for: weights and biases, or the inputs."""
+        layers = len(ctx.saved_tensors) // 2
+        hidden, weights = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
+        gradients: list[Tensor | None] = [None] * (2 * layers)
+        gradient = grad_output.unsqueeze(-1)
+        for layer in reversed(range(layers)):
+            if ctx.needs_input_grad[1 + 2 * layer]:
+                gradients[2 * layer] = torch.bmm(hidden[layer].transpose(1, 2), gradient)
+                gradients[2 * layer + 1] = gradient.sum(dim=1, keepdim=True)
+            if layer > 0:
+                gradient = torch.bmm(gradient, weights[layer].transpose(1, 2))
+                torch.ops.aten.threshold_backward.grad_input(gradient, hidden[layer], 0, grad_input=gradient)
+        inputs = torch.bmm(gradient, weights[0].transpose(1, 2)).sum(dim=0) if ctx.needs_input_grad[0] else None
+        return inputs, *gradients
 
 
 @torch.no_grad()

@@ -128,9 +128,61 @@ def residual_value_iteration(
     r, p, pi = _arrays(add_on_reward, transition, prior)
     mask = _check(r, p, gamma, terminal, "add_on_reward")
     require(alpha_hat > 0, "alpha_hat", alpha_hat, "a number > 0")
-    require(omega_prime >= 0, "omega_prime", omega_prime, "a number >= 0")
-    is_distribution = pi.shape == r.shape and bool((pi >= 0).all() and np.allclose(pi.sum(-1), 1.0))
-    require(is_distribution, "prior", f"shape {pi.shape}", f"probabilities of shape {r.shape}, rows summing to 1")
-    with np.errstate(divide="ignore"):
-        log_weight = omega_prime * np.log(pi) if omega_prime > 0 else np.zeros_like(pi)
+    log_weight = _log_weight(pi, r, omega_prime, "omega_prime")
     return _like(add_on_reward, *_iterate(r, p, gamma, log_weight, alpha_hat, mask))
+
+
+def greedy_value_iteration(
+    prior: Any,
+    add_on_reward: Any,
+    transition: Any,
+    gamma: float,
+    kl_weight: float,
+    alpha_hat: float,
+    terminal: Any = None,
+) -> tuple[Any, Any, Any]:
+    r"""Solve for the fixed point of greedy customization: Q̃ of Eq. 16 under its own policy, that of Eq. 17.
+
+    Args:
+        prior: π(a|s), probabilities, ``[S, A]``.
+        add_on_reward: r_R(s, a), ``[S, A]``.
+        transition: p(s′|s, a), ``[S, A, S]``.
+        gamma: Discount γ in [0, 1].
+        kl_weight: λ ≥ 0.
+        alpha_hat: Temperature α̂ > 0.
+        terminal: Mask ``[S]`` of states where the value is 0, or ``None``.
+
+    Returns:
+        ``(q, v, policy)`` of shapes ``[S, A]``, ``[S]``, ``[S, A]`` in float64.
+
+    Raises:
+        ConfigurationError: for shapes or numbers that make no MDP, a prior that is no distribution, or an iteration
+            that does not come to rest (Eq. 16 is no contraction: its policy follows Q̃).
+    """
+    r, p, pi = _arrays(add_on_reward, transition, prior)
+    mask = _check(r, p, gamma, terminal, "add_on_reward")
+    require(alpha_hat > 0, "alpha_hat", alpha_hat, "a number > 0")
+    log_weight = _log_weight(pi, r, kl_weight, "kl_weight")
+    v = np.zeros(len(r))
+    for _ in range(MAX_ITERATIONS):
+        q = r + gamma * p @ v
+        policy = _boltzmann(q + log_weight, alpha_hat + kl_weight)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            entropy = -np.where(policy > 0, policy * np.log(policy), 0.0).sum(-1)
+        previous, v = v, np.where(mask, 0.0, (policy * q).sum(-1) + alpha_hat * entropy)
+        if np.abs(v - previous).max() <= 1e-14 * max(1.0, np.abs(v).max()):
+            return _like(add_on_reward, q, v, policy)
+    raise ConfigurationError(
+        f"gamma: found {gamma}, at which Eq. 16 did not come to rest in {MAX_ITERATIONS} iterations"
+    )
+
+
+def _log_weight(prior: np.ndarray, reward: np.ndarray, weight: float, name: str) -> np.ndarray:
+    """The prior's weighted log-probabilities; 0 · log 0 counts as 0."""
+    require(weight >= 0, name, weight, "a number >= 0")
+    is_distribution = prior.shape == reward.shape and bool((prior >= 0).all() and np.allclose(prior.sum(-1), 1.0))
+    require(
+        is_distribution, "prior", f"shape {prior.shape}", f"probabilities of shape {reward.shape}, rows summing to 1"
+    )
+    with np.errstate(divide="ignore"):
+        return weight * np.log(prior) if weight > 0 else np.zeros_like(prior)

@@ -1,7 +1,19 @@
 """LightningModules: one an algorithm."""
 
+from rql_lightning.algorithms.ablations import GreedyCustomization, KLRewardSAC, PriorLikelihoodSAC
 from rql_lightning.algorithms.base import Algorithm
+from rql_lightning.algorithms.residual_sac import ResidualSAC
 from rql_lightning.algorithms.residual_soft_q import ResidualSoftQLearning
+from rql_lightning.algorithms.sac import SoftActorCritic
 from rql_lightning.algorithms.soft_q import SoftQLearning
 
-__all__ = ["Algorithm", "ResidualSoftQLearning", "SoftQLearning"]
+__all__ = [
+    "Algorithm",
+    "GreedyCustomization",
+    "KLRewardSAC",
+    "PriorLikelihoodSAC",
+    "ResidualSAC",
+    "ResidualSoftQLearning",
+    "SoftActorCritic",
+    "SoftQLearning",
+]

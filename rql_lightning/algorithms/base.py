@@ -33,12 +33,16 @@ class Algorithm(pl.LightningModule):
         policy: What acts; set by :meth:`build`.
         frames: Environment frames that training has seen, over all ranks.
         updates: Updates made.
+        explored: What :meth:`explore` returns and the replay buffer keeps.
+        noise_state: What exploration remembers from step to step, for exact resume.
         train_seconds: Wall-clock from the start of training to the last update, evaluations in between included, over
             all parts of a resumed run.
     """
 
     policy: Policy
     allowed_rewards: tuple[str, ...] = ("basic", "add_on", "total")
+    explored: tuple[str, ...] = ("action",)
+    noise_state: Tensor | None = None
     learning_rate: float
     learning_rate_schedule: Schedule
     max_grad_norm: float | None
@@ -54,8 +58,12 @@ class Algorithm(pl.LightningModule):
         """Allocate the networks and set ``self.policy``."""
         raise NotImplementedError
 
-    def explore(self, observation: Tensor) -> Tensor:
-        """Actions ``[N]`` for data collection at observations ``[N, *observation_shape]``."""
+    def explore(self, observation: Tensor) -> dict[str, Tensor]:
+        """How to act for data collection at observations ``[N, *observation_shape]``.
+
+        Returns:
+            ``action``, ``[N, *action_shape]`` in the environment's units, and whatever else ``explored`` names.
+        """
         raise NotImplementedError
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:
@@ -104,7 +112,7 @@ class Algorithm(pl.LightningModule):
         wrong = [f"{name} became {value}" for name, value in metrics.items() if not math.isfinite(value)]
         wrong += [
             f"{name} became infinite or NaN"
-            for name, parameter in self.policy.named_parameters()
+            for name, parameter in self.named_parameters()
             if parameter.requires_grad and not bool(parameter.isfinite().all())
         ]
         if wrong:
@@ -130,7 +138,9 @@ class Algorithm(pl.LightningModule):
 
     # -- optimization ------------------------------------------------------------------------------------------------
 
-    def descend(self, loss: Tensor, parameters: Sequence[nn.Parameter], optimizer: Any) -> None:
+    def descend(
+        self, loss: Tensor, parameters: Sequence[nn.Parameter], optimizer: Any, parts: Sequence[int] | None = None
+    ) -> None:
         """One optimizer step down ``loss``, its gradient averaged over the ranks and clipped.
 
         ``torch.autograd.grad`` leaves DistributedDataParallel's hooks alone: they allow one backward pass a training
@@ -141,12 +151,15 @@ class Algorithm(pl.LightningModule):
             parameters: Those that the loss is differentiated by.
             optimizer: PyTorch's or Lightning's, on the one vector that they are views of
                 (:func:`rql_lightning.networks.share_memory`): one message between ranks, one norm, one step.
+            parts: Elements of each part of that vector (of actor and critics, say), each clipped by itself; by default
+                it is one.
         """
         gradient = parameters_to_vector(torch.autograd.grad(loss, parameters))
         if self.trainer.world_size > 1:
             gradient = self.trainer.strategy.reduce(gradient, reduce_op="mean")
         if self.max_grad_norm is not None:
-            gradient.unsqueeze(0).renorm_(p=2, dim=0, maxnorm=self.max_grad_norm)
+            for part in [gradient] if parts is None else gradient.split(list(parts)):
+                part.unsqueeze(0).renorm_(p=2, dim=0, maxnorm=self.max_grad_norm)
         optimizer.param_groups[0]["params"][0].grad = gradient
         optimizer.step()
         self.updates += 1
@@ -286,6 +299,14 @@ def _positive(value: float) -> bool:
     return 0 < value < math.inf
 
 
+def _not_negative(value: float) -> bool:
+    return 0 <= value < math.inf
+
+
+def _temperature(value: float | str) -> bool:
+    return value == "auto" or _positive(value)  # type: ignore[arg-type]
+
+
 def _fraction(value: float) -> bool:
     return 0 <= value <= 1
 
@@ -297,9 +318,11 @@ def _widths(value: Iterable[int]) -> bool:
 
 _RULES: dict[str, tuple[Any, str]] = {
     "hidden_sizes": (_widths, "at least one hidden layer, each of at least one unit"),
-    "alpha": (_positive, "a finite number > 0"),
-    "alpha_hat": (_positive, "a finite number > 0"),
-    "omega_prime": (lambda value: 0 <= value < math.inf, "a finite number >= 0"),
+    "alpha": (_temperature, "a finite number > 0, or 'auto' where the algorithm knows it"),
+    "alpha_hat": (_temperature, "a finite number > 0, or 'auto' where the algorithm knows it"),
+    "initial_alpha": (_positive, "a finite number > 0"),
+    "target_entropy": (lambda value: value is None or math.isfinite(value), "a finite number of nats, or null"),
+    "omega_prime": (lambda value: value is None or _not_negative(value), "a finite number >= 0"),
     "gamma": (_fraction, "a number in [0, 1]"),
     "learning_rate": (_positive, "a finite number > 0"),
     "learning_rate_schedule": (lambda value: value in ("constant", "linear"), "'constant' or 'linear'"),
@@ -307,6 +330,13 @@ _RULES: dict[str, tuple[Any, str]] = {
     "target_update_interval": (lambda value: value >= 1, "a number of updates >= 1"),
     "huber_delta": (lambda value: value is None or _positive(value), "a finite number > 0, or null for squares"),
     "max_grad_norm": (lambda value: value is None or _positive(value), "a finite number > 0, or null for none"),
+    "noise_correlation": (_not_negative, "a finite number of steps >= 0"),
+    "prior_frames": (_not_negative, "a number of frames >= 0"),
+    "critic_warm_up_updates": (_not_negative, "a number of updates >= 0"),
+    "omega_prime_warm_up_frames": (_not_negative, "a number of frames >= 0"),
+    "omega_prime_warm_up_factor": (_not_negative, "a finite number >= 0"),
+    "prior_min_scale": (_not_negative, "a finite number >= 0"),
+    "prior_log_prob_min": (lambda value: value is None or -math.inf < value < 0, "a finite number < 0, or null"),
     "epsilon_initial": (_fraction, "a probability in [0, 1]"),
     "epsilon_final": (_fraction, "a probability in [0, 1]"),
     "epsilon_fraction": (_fraction, "a fraction of the budget in [0, 1]"),

@@ -143,11 +143,12 @@ class SoftQLearning(Algorithm):
         return self.epsilon_initial + progress * (self.epsilon_final - self.epsilon_initial)
 
     @torch.no_grad()
-    def explore(self, observation: Tensor) -> Tensor:
+    def explore(self, observation: Tensor) -> dict[str, Tensor]:
         """A uniformly random action with probability ε, otherwise a sample of the policy; ``[N]``."""
         action = self.policy.distribution(observation).sample()
         random_action = torch.randint_like(action, int(self.policy.action_space.n))
-        return torch.where(torch.rand(action.shape, device=action.device) < self.epsilon, random_action, action)
+        at_random = torch.rand(action.shape, device=action.device) < self.epsilon
+        return {"action": torch.where(at_random, random_action, action)}
 
 
 def _flat(observation: Tensor) -> Tensor:

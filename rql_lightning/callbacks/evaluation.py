@@ -174,8 +174,9 @@ class EvaluationCallback(pl.Callback):
         return {**everything.summary(_metric(data), data.omega), "same_episodes": int(table[:, -1].sum())}
 
     def _evaluate_prior(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
-        if pl_module.policy.prior is not None and self.prior_summary is None:
-            episodes, self.prior_summary = self.evaluate(trainer, pl_module.policy.prior, self.episodes)
+        prior = pl_module.policy.prior
+        if prior is not None and prior.can_act and self.prior_summary is None:
+            episodes, self.prior_summary = self.evaluate(trainer, prior, self.episodes)
             self._prior_pictured = episodes.pictured
 
     def _evaluate_during_fit(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:

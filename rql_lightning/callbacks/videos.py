@@ -54,7 +54,9 @@ class VideoCallback(pl.Callback):
     def _record(self, trainer: pl.Trainer, pl_module: Algorithm, seed: int) -> None:
         data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
         policy = pl_module.policy
-        actors = {"policy": policy} if policy.prior is None else {"prior": policy.prior, "policy": policy}
+        actors: dict[str, Policy] = {"policy": policy}
+        if policy.prior is not None and policy.prior.can_act:
+            actors = {"prior": policy.prior, **actors}
         recordings = {
             name: record_frames(actor, data.env, seed, None, data.env_kwargs) for name, actor in actors.items()
         }

@@ -15,6 +15,8 @@ from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.envs import GymWrapper
 
+Explore = Callable[[Tensor], dict[str, Tensor]]
+
 logging.getLogger("torchrl").setLevel(logging.WARNING)
 
 
@@ -22,15 +24,16 @@ class _Explorer(TensorDictModuleBase):
     """An algorithm's ``explore`` as the policy that a collector calls."""
 
     in_keys = ["observation"]  # noqa: RUF012 (TensorDict's own convention)
-    out_keys = ["action"]  # noqa: RUF012
 
-    def __init__(self, explore: Callable[[Tensor], Tensor], device: torch.device) -> None:
+    def __init__(self, explore: Explore, device: torch.device, keys: tuple[str, ...]) -> None:
         super().__init__()
-        self.explore, self.device = explore, device
+        self.explore, self.device, self.out_keys = explore, device, list(keys)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         observation = tensordict["observation"].to(self.device, torch.float32)
-        return tensordict.set("action", self.explore(observation).to(tensordict["observation"].device))
+        for key, value in self.explore(observation).items():
+            tensordict.set(key, value.to(tensordict["observation"].device))
+        return tensordict
 
 
 class Resumed(VectorWrapper):
@@ -52,7 +55,8 @@ class Resumed(VectorWrapper):
 
 def make_collector(
     env: VectorEnv,
-    explore: Callable[[Tensor], Tensor],
+    explore: Explore,
+    explored: tuple[str, ...],
     device: torch.device,
     frames_per_batch: int,
     seed: int | None,
@@ -61,7 +65,8 @@ def make_collector(
 
     Args:
         env: In ``AutoresetMode.DISABLED``.
-        explore: Observations ``[N, ...]`` to actions ``[N]``.
+        explore: Observations ``[N, ...]`` to actions ``[N, ...]`` and what else is kept of how they were chosen.
+        explored: The keys of what ``explore`` returns.
         device: Where ``explore`` runs; environments and frames stay on the CPU.
         frames_per_batch: Frames of one turn, over all environments.
         seed: Of the first environment, the next one's is one higher; ``None`` leaves them as they are.
@@ -71,17 +76,18 @@ def make_collector(
         wrapped.set_seed(seed)
     return Collector(
         wrapped,
-        _Explorer(explore, device),
+        _Explorer(explore, device, explored),
         frames_per_batch=frames_per_batch,
         total_frames=-1,
         auto_register_policy_transforms=False,
     )
 
 
-def transitions(frames: TensorDictBase) -> TensorDictBase:
+def transitions(frames: TensorDictBase, explored: tuple[str, ...]) -> TensorDictBase:
     """What learning may see of a turn ``[N, T]``: ``[N · T]`` transitions with the reward the environment was made for.
 
-    Numbers are float32, as networks take them, whatever the environment's observations are.
+    Numbers are float32, as networks take them, whatever the environment's observations are. Of the acting there is what
+    ``explored`` names.
 
     No basic reward, unless it *is* that reward: infos are not read at all.
     """
@@ -90,7 +96,7 @@ def transitions(frames: TensorDictBase) -> TensorDictBase:
     return TensorDict(
         {
             "observation": flat["observation"].float(),
-            "action": flat["action"],
+            **{key: flat[key] for key in explored},
             "next": TensorDict(
                 {
                     "observation": following["observation"].float(),

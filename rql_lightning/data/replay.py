@@ -207,7 +207,10 @@ class ReplayDataModule(pl.LightningDataModule):
                 f"checkpoint {trainer.ckpt_path}: expected its replay buffer {path}, found no such file"
             )
         self._restored = read_data(path)
-        if not isinstance(self._restored, dict) or not {"replay", "env", "random_state"} <= self._restored.keys():
+        if (
+            not isinstance(self._restored, dict)
+            or not {"replay", "env", "random_state", "noise"} <= self._restored.keys()
+        ):
             raise CheckpointError(f"{path}: found a file that is no replay buffer of this project")
 
 
@@ -234,11 +237,13 @@ class _Collection:
         else:
             self.replay.load_state_dict(restored["replay"])
             self._random_state = restored["random_state"]
+            algorithm.noise_state = restored["noise"]
             if restored["env"] is not None:
                 env = Resumed(self.env, _convert(restored["env"], torch.Tensor, torch.Tensor.numpy))
             else:
                 rank_zero_warn(f"{data.env} cannot store its state: running episodes start anew")
-        self.collector = make_collector(env, algorithm.explore, algorithm.device, data.frames_per_batch, seed)
+        frames = data.frames_per_batch
+        self.collector = make_collector(env, algorithm.explore, algorithm.explored, algorithm.device, frames, seed)
         self._turns = iter(self.collector)
 
     def turn(self) -> None:
@@ -250,7 +255,7 @@ class _Collection:
             if "cuda" in self._random_state:
                 torch.cuda.set_rng_state(self._random_state["cuda"], self.algorithm.device)
             self._random_state = None
-        frames = self.algorithm.annotate(transitions(next(self._turns)))
+        frames = self.algorithm.annotate(transitions(next(self._turns), self.algorithm.explored))
         try:
             self.replay.extend(frames)
         except RuntimeError as error:
@@ -275,7 +280,7 @@ class _Collection:
         random_state = {"cpu": torch.get_rng_state()}
         if self.algorithm.device.type == "cuda":
             random_state["cuda"] = torch.cuda.get_rng_state(self.algorithm.device)
-        return {"replay": replay, "env": env, "random_state": random_state}
+        return {"replay": replay, "env": env, "random_state": random_state, "noise": self.algorithm.noise_state}
 
     def close(self) -> None:
         """Close the environments."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
+from torch import Tensor
 
 from rql_lightning.errors import SpaceMismatchError
 
@@ -40,28 +42,83 @@ def space_from_data(data: dict[str, Any]) -> gym.Space[Any]:
     raise ValueError(f"a space of type {data['type']!r}")
 
 
-def check_supported(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-    """Refuse what no network of ours takes.
+def check_discrete(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+    """Refuse what soft Q-learning does not take.
 
     Raises:
         SpaceMismatchError: unless observations are a ``Box`` and actions ``Discrete`` from 0.
     """
+    _check_observations(observation_space)
+    if not isinstance(action_space, gym.spaces.Discrete) or action_space.start != 0:
+        raise SpaceMismatchError(
+            f"action space: found {action_space}, expected Discrete actions that start at 0 (soft Q-learning and its "
+            "residual form sum over actions; for a bounded Box there are SoftActorCritic and ResidualSAC)"
+        )
+
+
+def check_continuous(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+    """Refuse what soft actor-critic does not take.
+
+    Raises:
+        SpaceMismatchError: unless observations are a ``Box`` and actions a ``Box`` of floats with finite bounds.
+    """
+    _check_observations(observation_space)
+    expected = "expected a Box of floats with finite bounds, low < high (soft actor-critic and its residual form; "
+    if not isinstance(action_space, gym.spaces.Box):
+        raise SpaceMismatchError(
+            f"action space: found {action_space}, {expected}for Discrete there are SoftQLearning and "
+            "ResidualSoftQLearning)"
+        )
+    proper = np.issubdtype(action_space.dtype, np.floating) and action_space.is_bounded()
+    if not proper or not bool((action_space.low < action_space.high).all()):
+        raise SpaceMismatchError(
+            f"action space: found {action_space}, {expected}gymnasium.wrappers.RescaleAction or TransformAction gives "
+            "it bounds)"
+        )
+
+
+def _check_observations(observation_space: gym.Space[Any]) -> None:
     if not isinstance(observation_space, gym.spaces.Box):
         raise SpaceMismatchError(
             f"observation space: found {observation_space}, expected a Box (wrap the environment in "
             "gymnasium.wrappers.FlattenObservation)"
         )
-    if not isinstance(action_space, gym.spaces.Discrete) or action_space.start != 0:
-        raise SpaceMismatchError(
-            f"action space: found {action_space}, expected Discrete actions that start at 0 (soft Q-learning and its "
-            "residual form sum over actions)"
-        )
+
+
+class ActionBounds:
+    """The one place where actions in the coordinate [−1, 1] become the environment's, and back.
+
+    Args:
+        space: A bounded ``Box``.
+
+    Attributes:
+        size: Number of action dimensions A.
+        log_half_widths: Σ log((high − low) / 2): what a log-density in the coordinate [−1, 1] has more than one in the
+            environment's units.
+    """
+
+    def __init__(self, space: gym.spaces.Box) -> None:
+        low, high = (torch.from_numpy(np.asarray(bound, np.float32).ravel()) for bound in (space.low, space.high))
+        self.shape, self.size = space.shape, len(low)
+        self.low, self.high = low, high
+        self.middle, self.half_width = (high + low) / 2, (high - low) / 2
+        self.log_half_widths = float(self.half_width.log().sum())
+
+    def to_environment(self, unit: Tensor) -> Tensor:
+        """``[..., A]`` in [−1, 1] → ``[..., *action_shape]`` within the bounds."""
+        low, high, middle, half = (x.to(unit.device) for x in (self.low, self.high, self.middle, self.half_width))
+        return (middle + half * unit).clamp(low, high).unflatten(-1, self.shape)
+
+    def from_environment(self, action: Tensor) -> Tensor:
+        """``[..., *action_shape]`` in the environment's units → ``[..., A]`` in [−1, 1]."""
+        flat = action.flatten(start_dim=action.dim() - len(self.shape))
+        return (flat - self.middle.to(action.device)) / self.half_width.to(action.device)
 
 
 def check_same(what: str, found: gym.Space[Any], expected: gym.Space[Any]) -> None:
     """Refuse a policy for other observations or actions than the environment's.
 
-    Shapes, types and numbers of actions must agree; the bounds of observations need not.
+    Shapes, types, numbers and bounds of actions must agree; the bounds of observations need not.
 
     Args:
         what: Whose space it is, for the message.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
+from torch import Tensor
 
 from rql_lightning.envs.spaces import check_same
-from rql_lightning.policies import Policy
+from rql_lightning.policies.base import Policy
 
 
 class Prior(Policy):
@@ -25,6 +26,10 @@ class Prior(Policy):
         """
         check_same(f"{self.origin()}, observation space", self.observation_space, observation_space)
         check_same(f"{self.origin()}, action space", self.action_space, action_space)
+
+    def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
+        """Log π(tanh u|s) of continuous actions: see :class:`rql_lightning.policies.ContinuousPolicy`."""
+        raise NotImplementedError
 
     def origin(self) -> str:
         """Where the prior came from, for messages."""

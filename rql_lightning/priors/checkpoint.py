@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
+from torch.distributions import Distribution
 
-from rql_lightning.policies import Policy, build_policy, load_policy
+from rql_lightning.errors import SpaceMismatchError
+from rql_lightning.policies import ContinuousPolicy, Policy, build_policy, load_policy
 from rql_lightning.priors.base import Prior
 
 
@@ -42,8 +44,34 @@ class CheckpointPrior(Prior):
         )
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
-        """Those of the policy, ``[..., A]``."""
+        """Those of the policy, ``[..., P]``."""
         return self.policy.distribution_parameters(observation)
+
+    def make_distribution(self, parameters: Tensor) -> Distribution:
+        """That of the policy."""
+        return self.policy.make_distribution(parameters)
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        """That of the policy."""
+        return self.policy.mode(parameters)
+
+    def sample(self, parameters: Tensor) -> Tensor:
+        """That of the policy."""
+        return self.policy.sample(parameters)
+
+    def log_prob_of(self, observation: Tensor, action: Tensor) -> Tensor:
+        """That of the policy."""
+        return self.policy.log_prob_of(observation, action)
+
+    def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
+        """That of the policy.
+
+        Raises:
+            SpaceMismatchError: if its actions are discrete.
+        """
+        if not isinstance(self.policy, ContinuousPolicy):
+            raise SpaceMismatchError(f"{self.origin()}: found a policy over discrete actions, expected a density")
+        return self.policy.pre_tanh_log_prob(parameters, pre_tanh)
 
     def origin(self) -> str:
         """Names the file."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium as gym
 import torch
 from torch import Tensor
+from torch.distributions import Categorical, Distribution
 
+from rql_lightning.envs.spaces import ActionBounds, check_continuous
 from rql_lightning.errors import EnvironmentContractError
 from rql_lightning.priors.base import Prior
 
 # A log-density that is off by more than this is a mistake, not rounding: V_R would be off by ω′ times as much.
 NORMALISATION_TOLERANCE = 1e-3
+WITHIN = 1.0 - 2.0**-20
 
 
 class FunctionPrior(Prior):
@@ -22,7 +25,9 @@ class FunctionPrior(Prior):
     Args:
         log_prob: ``log_prob(observation, action)``: tensors ``[N, *observation_shape]`` and ``[N]`` (int64), both on
             the CPU wherever training runs, to log π of shape ``[N]``; on the command line its import path, such as
-            ``my_module.my_log_prob``. It must be normalised over the actions.
+            ``my_module.my_log_prob``. It must be normalised over the actions. Where actions are continuous they are
+            ``[N, *action_shape]`` in the environment's units, strictly within its bounds, and the function is a
+            density per unit of them that autograd can differentiate by the action.
     """
 
     def __init__(self, log_prob: Callable[..., Any]) -> None:
@@ -32,30 +37,48 @@ class FunctionPrior(Prior):
             f"{getattr(log_prob, '__module__', '?')}.{getattr(log_prob, '__qualname__', type(log_prob).__name__)}"
         )
 
+    @property
+    def can_act(self) -> bool:
+        """A density alone tells the most probable of some actions, but not of a continuum."""
+        return not self.continuous
+
     def attach(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Take the environment's spaces and try the function once.
 
         Raises:
-            EnvironmentContractError: if it returns the wrong shape, NaN, or a density that is not normalised.
+            EnvironmentContractError: if it returns the wrong shape, NaN, probabilities that do not sum to 1, or a
+                density that does not depend on the action differentiably.
         """
         self.observation_space, self.action_space = observation_space, action_space
-        self.distribution_parameters(torch.zeros(2, *observation_space.shape))
+        self.continuous = isinstance(action_space, gym.spaces.Box)
+        observation = torch.zeros(2, *observation_space.shape)
+        if not self.continuous:
+            self.distribution_parameters(observation)
+            return
+        check_continuous(observation_space, action_space)
+        self.bounds = ActionBounds(action_space)
+        pre_tanh = torch.full((2, self.bounds.size), 0.1, requires_grad=True)
+        with torch.enable_grad():
+            if not self.pre_tanh_log_prob(self.distribution_parameters(observation), pre_tanh).requires_grad:
+                raise EnvironmentContractError(
+                    f"{self.origin()}: found a result without a gradient, expected a density that PyTorch can "
+                    "differentiate by the action"
+                )
 
-    @torch.no_grad()
     def distribution_parameters(self, observation: Tensor) -> Tensor:
-        """The function at every action, ``[..., A]``; checked at every call."""
+        """The function at every discrete action, ``[..., A]``, checked at every call.
+
+        Of a density over continuous actions all that can be kept is where to ask for it: the observation, ``[..., D]``.
+        """
         batch = observation.shape[: observation.dim() - len(self.observation_space.shape)]
+        if self.continuous:
+            return observation.reshape(*batch, -1)
         rows = observation.reshape(-1, *self.observation_space.shape).cpu()
         actions = int(self.action_space.n)
         every_action = torch.arange(actions).repeat(len(rows))
-        result = self.function(rows.repeat_interleave(actions, dim=0), every_action)
-        if not isinstance(result, Tensor) or result.shape != every_action.shape:
-            found = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
-            raise EnvironmentContractError(
-                f"{self.origin()}: found {found} for a batch of {len(every_action)}, expected a tensor of shape "
-                f"({len(every_action)},)"
-            )
-        log_prob = result.to(torch.float32).reshape(len(rows), actions)
+        with torch.no_grad():
+            result = self._ask(rows.repeat_interleave(actions, dim=0), every_action)
+        log_prob = result.reshape(len(rows), actions)
         error = torch.logsumexp(log_prob, dim=-1).abs()
         if not bool((error <= NORMALISATION_TOLERANCE).all()):  # also refuses NaN
             raise EnvironmentContractError(
@@ -63,6 +86,69 @@ class FunctionPrior(Prior):
                 "expected the logarithms of probabilities that sum to 1 over the actions"
             )
         return log_prob.reshape(*batch, actions).to(observation.device)
+
+    def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
+        """The density at observations ``[..., D]`` and pre-tanh actions ``[..., A]``, in the coordinate [−1, 1]."""
+        rows = parameters.reshape(-1, *self.observation_space.shape).cpu()
+        # Not the bound itself, to which float32 rounds tanh: densities need not be finite there.
+        unit = torch.tanh(pre_tanh).clamp(-WITHIN, WITHIN).reshape(len(rows), -1).cpu()
+        result = self._ask(rows, self.bounds.to_environment(unit))
+        if not bool(result.isfinite().all()):
+            row = int(result.isfinite().long().argmin())
+            raise EnvironmentContractError(
+                f"{self.origin()}: found {float(result[row].detach())} at action "
+                f"{self.bounds.to_environment(unit)[row].tolist()}, expected a finite log-density"
+            )
+        return (result + self.bounds.log_half_widths).reshape(pre_tanh.shape[:-1]).to(pre_tanh.device)
+
+    def _ask(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The function's answer, ``[N]``, in float32."""
+        result = self.function(observation, action)
+        if not isinstance(result, Tensor) or result.shape != observation.shape[:1]:
+            found = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+            raise EnvironmentContractError(
+                f"{self.origin()}: found {found} for a batch of {len(observation)}, expected a tensor of shape "
+                f"({len(observation)},)"
+            )
+        return result.to(torch.float32)
+
+    def make_distribution(self, parameters: Tensor) -> Distribution:
+        """Of discrete actions; of a continuous density there is none to sample from.
+
+        Raises:
+            NotImplementedError: for continuous actions.
+        """
+        if self.continuous:
+            raise NotImplementedError(f"{self.origin()} is only a density")
+        return Categorical(logits=parameters, validate_args=False)
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        """The most probable discrete action, ``[...]``.
+
+        Raises:
+            EnvironmentContractError: for continuous actions.
+        """
+        return self._cannot_act() if self.continuous else parameters.argmax(dim=-1)
+
+    def sample(self, parameters: Tensor) -> Tensor:
+        """A random discrete action, ``[...]``.
+
+        Raises:
+            EnvironmentContractError: for continuous actions.
+        """
+        return self._cannot_act() if self.continuous else self.make_distribution(parameters).sample()
+
+    def log_prob_of(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The function itself, for continuous actions."""
+        if not self.continuous:
+            return super().log_prob_of(observation, action)
+        return self._ask(observation.cpu(), action.cpu()).to(observation.device)
+
+    def _cannot_act(self) -> NoReturn:
+        raise EnvironmentContractError(
+            f"{self.origin()}: found a log-density over continuous actions, which cannot act; expected a prior out "
+            "of a checkpoint"
+        )
 
     def origin(self) -> str:
         """Names the function."""

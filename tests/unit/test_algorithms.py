@@ -242,7 +242,7 @@ def test_exploration_is_uniform_with_probability_epsilon_and_sampled_otherwise(e
         algorithm.policy.q_network[-1].bias += torch.tensor([2.0, 0.0, -1.0])
     policy = algorithm.policy.distribution_parameters(observation[0]).exp()
     assert policy.max() > 0.6
-    action = algorithm.explore(observation)
+    action = algorithm.explore(observation)["action"]
     assert action.shape == (30_000,) and action.dtype == torch.int64
     frequencies = torch.bincount(action, minlength=3) / 30_000
     torch.testing.assert_close(frequencies, epsilon / 3 + (1 - epsilon) * policy, rtol=0, atol=0.012)

@@ -1,0 +1,251 @@
+"""Soft actor-critic (Haarnoja et al. 2018): the RL prior, and the full policy on the total reward."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from rql_lightning import functional
+from rql_lightning.algorithms.base import Algorithm, Schedule, check_hyperparameters
+from rql_lightning.exploration import CorrelatedNoise
+from rql_lightning.networks import TwinCritic, share_memory
+from rql_lightning.policies import SquashedGaussianPolicy
+
+if TYPE_CHECKING:
+    from tensordict import TensorDictBase
+
+Temperature = float | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """What one update learns from.
+
+    Attributes:
+        observation, next_observation: ``[B, D]``.
+        action: In the coordinate [−1, 1], ``[B, A]``.
+        pre_tanh: The u of ``action`` = tanh(u), ``[B, A]``.
+        reward: ``[B]``.
+        terminated: bool ``[B]``.
+        prior_parameters, next_prior_parameters: Of the frozen prior at both observations, ``[B, P]``; or ``None``.
+    """
+
+    observation: Tensor
+    action: Tensor
+    pre_tanh: Tensor
+    reward: Tensor
+    terminated: Tensor
+    next_observation: Tensor
+    prior_parameters: Tensor | None
+    next_prior_parameters: Tensor | None
+
+    @classmethod
+    def split(cls, batch: TensorDictBase) -> list[Minibatch]:
+        """``[K, B]`` into K; one row of a tensor costs a hundredth of one of a TensorDict."""
+        following = batch["next"]
+        columns = {
+            "observation": batch["observation"].flatten(start_dim=2),
+            "action": batch["action"],
+            "pre_tanh": batch["pre_tanh"],
+            "reward": following["reward"],
+            "terminated": following["terminated"],
+            "next_observation": following["observation"].flatten(start_dim=2),
+            "prior_parameters": batch.get("prior_parameters", None),
+            "next_prior_parameters": following.get("prior_parameters", None),
+        }
+        absent = [None] * len(batch)
+        rows = [absent if columns[field.name] is None else columns[field.name].unbind(0) for field in fields(cls)]
+        return [cls(*row) for row in zip(*rows, strict=True)]
+
+
+class SoftActorCritic(Algorithm):
+    """Learn a maximum-entropy policy of the environment's reward over bounded continuous actions.
+
+    Args:
+        hidden_sizes: Width of each hidden layer of the actor and of each of the twin critics.
+        alpha: Temperature: a number, or 'auto' to keep the entropy at target_entropy.
+        initial_alpha: Where an automatic temperature starts.
+        target_entropy: In nats, of actions in the coordinate [-1, 1]; null for minus the number of action dimensions.
+        gamma: Discount, in [0, 1].
+        learning_rate: Adam's, at the start, of actor, critics and automatic temperature.
+        learning_rate_schedule: 'linear' lets the learning rate fall to 0 at the end of the budget.
+        tau: How far the target critics move towards the critics at each update.
+        max_grad_norm: Gradients of actor and critics are each clipped to this norm; null for no clipping.
+        noise_correlation: Correlation time, in steps, of the noise that exploration samples actions with; 0 for white
+            noise.
+    """
+
+    policy: SquashedGaussianPolicy
+    explored = ("action", "pre_tanh")
+    critic_warm_up_updates = 0
+
+    def __init__(
+        self,
+        hidden_sizes: list[int] = [64, 64],  # noqa: B006 (shown by --help; never mutated)
+        alpha: Temperature = "auto",
+        initial_alpha: float = 1.0,
+        target_entropy: float | None = None,
+        gamma: float = 0.99,
+        learning_rate: float = 3e-4,
+        learning_rate_schedule: Schedule = "constant",
+        tau: float = 0.005,
+        max_grad_norm: float | None = None,
+        noise_correlation: float = 0.0,
+    ) -> None:
+        check_hyperparameters(locals())
+        super().__init__()
+        self.hidden_sizes, self.alpha, self.initial_alpha = list(hidden_sizes), alpha, initial_alpha
+        self.target_entropy, self.gamma, self.tau = target_entropy, gamma, tau
+        self.learning_rate, self.learning_rate_schedule = learning_rate, learning_rate_schedule
+        self.max_grad_norm = max_grad_norm
+        self.noise = CorrelatedNoise(noise_correlation)
+
+    # -- what residual algorithms and ablations override -------------------------------------------------------------
+
+    def make_policy(
+        self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str
+    ) -> SquashedGaussianPolicy:
+        """The actor."""
+        return SquashedGaussianPolicy(observation_space, action_space, self.hidden_sizes, task=task)
+
+    def reward(self, minibatch: Minibatch, alpha_hat: Tensor) -> Tensor:
+        """What is to be earned, ``[B]``."""
+        return minibatch.reward
+
+    def next_value(self, minibatch: Minibatch, next_q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
+        """V(s′), ``[B]``: the smaller target critic at a′ ~ π̂(·|s′), and the entropy of a′."""
+        return functional.actor_critic_value(next_q, sample.log_prob, alpha_hat)
+
+    def actor_loss(self, minibatch: Minibatch, q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
+        """Eq. 10 without a prior; scalar."""
+        return functional.actor_loss(sample.log_prob, q, alpha_hat)
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def build(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> None:
+        """Allocate actor, twin critics, their targets and the automatic temperature."""
+        self.policy = self.make_policy(observation_space, action_space, task)
+        size, actions = math.prod(observation_space.shape or ()), self.policy.bounds.size
+        self.critic, self.target_critic = (TwinCritic(size + actions, self.hidden_sizes) for _ in range(2))
+        self.initialize()
+        self.target_critic.load_state_dict(self.critic.state_dict())
+        self.target_critic.requires_grad_(False)
+        initial = self.initial_alpha if self.alpha == "auto" else self.alpha
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(initial)), requires_grad=self.alpha == "auto")
+        self.entropy_goal = -float(actions) if self.target_entropy is None else self.target_entropy
+
+    def initialize(self) -> None:
+        """Where actor and critics start, if not at random."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One Adam on one vector: critics, actor, and the temperature if it is automatic."""
+        parts = [list(self.critic.parameters()), list(self.policy.network.parameters())]
+        parts += [[self.log_alpha]] if self.alpha == "auto" else []
+        self._learnt = [parameter for part in parts for parameter in part]
+        self._sizes = [sum(parameter.numel() for parameter in part) for part in parts]
+        vector = share_memory(self._learnt)
+        self._target_vector = share_memory(list(self.target_critic.parameters())).detach()
+        self._critic_vector = vector.detach()[: self._sizes[0]]
+        return torch.optim.Adam([vector], lr=self.learning_rate, fused=True)
+
+    def update(self, batch: TensorDictBase) -> dict[str, float]:
+        """K updates of critics, actor and temperature, each from the parameters before it (``[K, B]``)."""
+        optimizer: Any = self.optimizers()
+        noise = torch.randn(2, *batch["action"].shape, device=self.device).unbind(1)
+        history: list[dict[str, Tensor]] = []
+        minibatches = Minibatch.split(batch)
+        for index, (minibatch, (own, following)) in enumerate(zip(minibatches, noise, strict=True)):
+            losses, diagnostics = self.losses(minibatch, own, following)
+            # Lightning's optimizer calls a dozen hooks, which take as long as the step: once a training step.
+            last = index + 1 == len(minibatches)
+            if self.updates < self.critic_warm_up_updates:
+                losses = [losses[0], *(0.0 * loss for loss in losses[1:])]
+            self.descend(
+                sum(losses[1:], losses[0]), self._learnt, optimizer if last else optimizer.optimizer, self._sizes
+            )
+            self._target_vector.lerp_(self._critic_vector, self.tau)
+            history.append(diagnostics)
+        means = {key: torch.stack([row[key] for row in history]).mean().item() for key in history[0]}
+        return {**means, "learning_rate": optimizer.param_groups[0]["lr"]}
+
+    def losses(self, minibatch: Minibatch, noise: Tensor, next_noise: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The losses of critics, actor and automatic temperature, each with a gradient for its own parameters alone.
+
+        Args:
+            minibatch: ``[B]``.
+            noise: Standard normal, ``[B, A]``: chooses a ~ π̂(·|s).
+            next_noise: The same for a′ ~ π̂(·|s′).
+
+        Returns:
+            The losses, scalars, and what is worth logging, without gradient, of any shape.
+        """
+        alpha_hat = self.log_alpha.detach().exp()
+        with torch.no_grad():
+            following = self.sample(minibatch.next_observation, next_noise)
+            next_q = self.target_critic(minibatch.next_observation, following.action).amin(dim=0)
+            v_next = self.next_value(minibatch, next_q, following, alpha_hat)
+            reward = self.reward(minibatch, alpha_hat)
+            q_target = functional.residual_target(reward, minibatch.terminated, v_next, self.gamma)
+        q_taken = self.critic(minibatch.observation, minibatch.action)
+        critic_loss = 2.0 * functional.td_loss(q_taken, q_target.expand_as(q_taken))  # the sum of both critics' Eq. 7
+        sample = self.sample(minibatch.observation, noise)
+        q = self.critic(minibatch.observation, sample.action, frozen=True).amin(dim=0)
+        losses = [critic_loss, self.actor_loss(minibatch, q, sample, alpha_hat)]
+        if self.alpha == "auto":
+            losses.append(functional.temperature_loss(self.log_alpha, sample.log_prob, self.entropy_goal))
+        log_prob = sample.log_prob.detach()
+        diagnostics = {"critic_loss": critic_loss.detach(), "actor_loss": losses[1].detach(), "alpha": alpha_hat}
+        diagnostics |= {"q_mean": q_taken.detach(), "log_prob": log_prob, **self.diagnostics(minibatch, sample)}
+        return losses, diagnostics
+
+    def diagnostics(self, minibatch: Minibatch, sample: Sample) -> dict[str, Tensor]:
+        """More that is worth logging, without gradient; each is averaged over its elements and over updates."""
+        return {}
+
+    def sample(self, observation: Tensor, noise: Tensor) -> Sample:
+        """A ~ π̂(·|s) at observations ``[B, D]``, reparameterised by standard normal noise ``[B, A]``."""
+        location, log_scale = self.policy.location_and_log_scale(observation)
+        pre_tanh = torch.addcmul(location, log_scale.exp(), noise)
+        log_prob = functional.reparameterised_log_prob(noise, pre_tanh, log_scale)
+        return Sample(pre_tanh, torch.tanh(pre_tanh), log_prob)
+
+    # -- data --------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def explore(self, observation: Tensor) -> dict[str, Tensor]:
+        """A sample of the policy, ``[N, *action_shape]``, and its pre-tanh action, ``[N, A]``."""
+        return self.explore_with(self.policy, observation)
+
+    def explore_with(self, policy: Any, observation: Tensor) -> dict[str, Tensor]:
+        """See :meth:`explore`; with any Gaussian policy."""
+        location, log_scale = policy.distribution_parameters(observation).chunk(2, dim=-1)
+        self.noise.state = self.noise_state
+        noise = self.noise.sample(location.shape, location.device)
+        self.noise_state = self.noise.state
+        pre_tanh = location + log_scale.exp() * noise
+        return {"action": self.policy.bounds.to_environment(torch.tanh(pre_tanh)), "pre_tanh": pre_tanh}
+
+    def annotate(self, frames: TensorDictBase) -> TensorDictBase:
+        """From here on actions are in the coordinate [−1, 1]."""
+        frames["action"] = torch.tanh(frames["pre_tanh"])
+        return frames
+
+
+@dataclass(frozen=True)
+class Sample:
+    """a ~ π̂(·|s).
+
+    Attributes:
+        pre_tanh: u, ``[B, A]``.
+        action: tanh(u), ``[B, A]``.
+        log_prob: log π̂(a|s), ``[B]``.
+    """
+
+    pre_tanh: Tensor
+    action: Tensor
+    log_prob: Tensor
