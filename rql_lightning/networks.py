@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
+NORM = (None, None, 1e-5)
+"""Scale, shift and epsilon of PyTorch's layer norm."""
+
 
 def mlp(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> nn.Sequential:
     """A multilayer perceptron with ReLU between its layers.
@@ -35,10 +38,13 @@ class TwinCritic(nn.Module):
     Args:
         inputs: Size of observation and action, joined.
         hidden_sizes: Width of each hidden layer.
+        layer_norm: Whether each hidden layer is normalised (without scale and shift) before its ReLU: it keeps the
+            critics from extrapolating (Ball et al., *Efficient Online Reinforcement Learning with Offline Data*, 2023).
     """
 
-    def __init__(self, inputs: int, hidden_sizes: Sequence[int]) -> None:
+    def __init__(self, inputs: int, hidden_sizes: Sequence[int], layer_norm: bool = False) -> None:
         super().__init__()
+        self.layer_norm = layer_norm
         twins = [mlp(inputs, hidden_sizes, 1) for _ in range(2)]  # for PyTorch's own initialisation
         layers = [[layer for layer in twin if isinstance(layer, nn.Linear)] for twin in twins]
         self.weights = nn.ParameterList(
@@ -62,37 +68,47 @@ class TwinCritic(nn.Module):
         parameters = [parameter for layer in zip(self.weights, self.biases, strict=True) for parameter in layer]
         if frozen:
             parameters = [parameter.detach() for parameter in parameters]
-        return _Twins.apply(torch.cat([observation, action], dim=-1), *parameters)
+        return _Twins.apply(self.layer_norm, torch.cat([observation, action], dim=-1), *parameters)
 
 
 class _Twins(torch.autograd.Function):
-    """The products and ReLUs of :class:`TwinCritic` as one node of the graph, which costs small layers less."""
+    """The layers of :class:`TwinCritic` as one node of the graph, which costs small layers less."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, layer_norm: bool, inputs: Tensor, *parameters: Tensor) -> Tensor:
         """``[B, I]`` → ``[2, B]``; parameters are weight ``[2, I, O]`` and bias ``[2, 1, O]`` of each layer."""
-        hidden = [inputs.expand(2, -1, -1)]
+        hidden, normalized = [inputs.expand(2, -1, -1)], []
         for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
-            hidden.append(torch.baddbmm(bias, hidden[-1], weight).relu_())
-        ctx.save_for_backward(*hidden, *parameters[::2])
+            result = torch.baddbmm(bias, hidden[-1], weight)
+            if layer_norm:
+                before, (result, mean, inverse) = result, torch.native_layer_norm(result, [result.shape[-1]], *NORM)
+                normalized += [before, mean, inverse]
+            hidden.append(result.relu_())
+        ctx.layer_norm, ctx.layers = layer_norm, len(hidden)
+        ctx.save_for_backward(*hidden, *parameters[::2], *normalized)
         return torch.baddbmm(parameters[-1], hidden[-1], parameters[-2]).squeeze(-1)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         """Only what is asked for: weights and biases, or the inputs."""
-        layers = len(ctx.saved_tensors) // 2
-        hidden, weights = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
+        layers, saved = ctx.layers, ctx.saved_tensors
+        hidden, weights, normalized = saved[:layers], saved[layers : 2 * layers], saved[2 * layers :]
         gradients: list[Tensor | None] = [None] * (2 * layers)
         gradient = grad_output.unsqueeze(-1)
         for layer in reversed(range(layers)):
-            if ctx.needs_input_grad[1 + 2 * layer]:
+            if ctx.needs_input_grad[2 + 2 * layer]:
                 gradients[2 * layer] = torch.bmm(hidden[layer].transpose(1, 2), gradient)
                 gradients[2 * layer + 1] = gradient.sum(dim=1, keepdim=True)
             if layer > 0:
                 gradient = torch.bmm(gradient, weights[layer].transpose(1, 2))
                 torch.ops.aten.threshold_backward.grad_input(gradient, hidden[layer], 0, grad_input=gradient)
-        inputs = torch.bmm(gradient, weights[0].transpose(1, 2)).sum(dim=0) if ctx.needs_input_grad[0] else None
-        return inputs, *gradients
+                if ctx.layer_norm:
+                    before, mean, inverse = normalized[3 * layer - 3 : 3 * layer]
+                    shape, wanted = [before.shape[-1]], [True, False, False]
+                    backward = torch.ops.aten.native_layer_norm_backward
+                    gradient = backward(gradient, before, shape, mean, inverse, None, None, wanted)[0]
+        inputs = torch.bmm(gradient, weights[0].transpose(1, 2)).sum(dim=0) if ctx.needs_input_grad[1] else None
+        return None, inputs, *gradients
 
 
 @torch.no_grad()

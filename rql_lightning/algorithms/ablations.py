@@ -65,6 +65,6 @@ class KLRewardSAC(PriorLikelihoodSAC):
 
     def reward(self, minibatch: Minibatch, alpha_hat: Tensor) -> Tensor:
         """Eq. 18 for the action that was taken and the policy as it is now, ``[B]``."""
-        location, log_scale = self.policy.distribution_parameters(minibatch.observation).chunk(2, dim=-1)
+        location, log_scale = self.policy.location_and_log_scale(minibatch.observation)
         log_prob = functional.squashed_gaussian_log_prob(minibatch.pre_tanh, location, log_scale)
         return super().reward(minibatch, alpha_hat) - self.omega_prime_now * log_prob

@@ -37,6 +37,7 @@ class ResidualSAC(SoftActorCritic):
         learning_rate: Adam's, at the start, of actor, critics and automatic temperature.
         learning_rate_schedule: 'linear' lets the learning rate fall to 0 at the end of the budget.
         tau: How far the target critics move towards the critics at each update.
+        layer_norm: Whether the critics' hidden layers are normalised, which keeps them from extrapolating.
         max_grad_norm: Gradients of actor and critics are each clipped to this norm; null for no clipping.
         noise_correlation: Correlation time, in steps, of the noise that exploration samples actions with; 0 for white
             noise.
@@ -66,6 +67,7 @@ class ResidualSAC(SoftActorCritic):
         learning_rate: float = 3e-4,
         learning_rate_schedule: Schedule = "constant",
         tau: float = 0.005,
+        layer_norm: bool = False,
         max_grad_norm: float | None = None,
         noise_correlation: float = 0.0,
         start_at_prior: bool = False,
@@ -89,6 +91,7 @@ class ResidualSAC(SoftActorCritic):
             learning_rate=learning_rate,
             learning_rate_schedule=learning_rate_schedule,
             tau=tau,
+            layer_norm=layer_norm,
             max_grad_norm=max_grad_norm,
             noise_correlation=noise_correlation,
         )

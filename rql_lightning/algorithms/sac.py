@@ -27,7 +27,7 @@ class Minibatch:
     """What one update learns from.
 
     Attributes:
-        observation, next_observation: ``[B, D]``.
+        observation, next_observation: Normalised (:meth:`SquashedGaussianPolicy.normalize`), ``[B, D]``.
         action: In the coordinate [−1, 1], ``[B, A]``.
         pre_tanh: The u of ``action`` = tanh(u), ``[B, A]``.
         reward: ``[B]``.
@@ -45,16 +45,16 @@ class Minibatch:
     next_prior_parameters: Tensor | None
 
     @classmethod
-    def split(cls, batch: TensorDictBase) -> list[Minibatch]:
+    def split(cls, batch: TensorDictBase, policy: SquashedGaussianPolicy) -> list[Minibatch]:
         """``[K, B]`` into K; one row of a tensor costs a hundredth of one of a TensorDict."""
         following = batch["next"]
         columns = {
-            "observation": batch["observation"].flatten(start_dim=2),
+            "observation": policy.normalize(batch["observation"].flatten(start_dim=2)),
             "action": batch["action"],
             "pre_tanh": batch["pre_tanh"],
             "reward": following["reward"],
             "terminated": following["terminated"],
-            "next_observation": following["observation"].flatten(start_dim=2),
+            "next_observation": policy.normalize(following["observation"].flatten(start_dim=2)),
             "prior_parameters": batch.get("prior_parameters", None),
             "next_prior_parameters": following.get("prior_parameters", None),
         }
@@ -75,6 +75,7 @@ class SoftActorCritic(Algorithm):
         learning_rate: Adam's, at the start, of actor, critics and automatic temperature.
         learning_rate_schedule: 'linear' lets the learning rate fall to 0 at the end of the budget.
         tau: How far the target critics move towards the critics at each update.
+        layer_norm: Whether the critics' hidden layers are normalised, which keeps them from extrapolating.
         max_grad_norm: Gradients of actor and critics are each clipped to this norm; null for no clipping.
         noise_correlation: Correlation time, in steps, of the noise that exploration samples actions with; 0 for white
             noise.
@@ -94,6 +95,7 @@ class SoftActorCritic(Algorithm):
         learning_rate: float = 3e-4,
         learning_rate_schedule: Schedule = "constant",
         tau: float = 0.005,
+        layer_norm: bool = False,
         max_grad_norm: float | None = None,
         noise_correlation: float = 0.0,
     ) -> None:
@@ -102,7 +104,7 @@ class SoftActorCritic(Algorithm):
         self.hidden_sizes, self.alpha, self.initial_alpha = list(hidden_sizes), alpha, initial_alpha
         self.target_entropy, self.gamma, self.tau = target_entropy, gamma, tau
         self.learning_rate, self.learning_rate_schedule = learning_rate, learning_rate_schedule
-        self.max_grad_norm = max_grad_norm
+        self.layer_norm, self.max_grad_norm = layer_norm, max_grad_norm
         self.noise = CorrelatedNoise(noise_correlation)
 
     # -- what residual algorithms and ablations override -------------------------------------------------------------
@@ -131,7 +133,9 @@ class SoftActorCritic(Algorithm):
         """Allocate actor, twin critics, their targets and the automatic temperature."""
         self.policy = self.make_policy(observation_space, action_space, task)
         size, actions = math.prod(observation_space.shape or ()), self.policy.bounds.size
-        self.critic, self.target_critic = (TwinCritic(size + actions, self.hidden_sizes) for _ in range(2))
+        self.critic, self.target_critic = (
+            TwinCritic(size + actions, self.hidden_sizes, self.layer_norm) for _ in range(2)
+        )
         self.initialize()
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.target_critic.requires_grad_(False)
@@ -158,7 +162,7 @@ class SoftActorCritic(Algorithm):
         optimizer: Any = self.optimizers()
         noise = torch.randn(2, *batch["action"].shape, device=self.device).unbind(1)
         history: list[dict[str, Tensor]] = []
-        minibatches = Minibatch.split(batch)
+        minibatches = Minibatch.split(batch, self.policy)
         for index, (minibatch, (own, following)) in enumerate(zip(minibatches, noise, strict=True)):
             losses, diagnostics = self.losses(minibatch, own, following)
             # Lightning's optimizer calls a dozen hooks, which take as long as the step: once a training step.

@@ -115,6 +115,15 @@ class ActionBounds:
         return (flat - self.middle.to(action.device)) / self.half_width.to(action.device)
 
 
+def observation_scale(space: gym.Space[Any]) -> tuple[Tensor, Tensor]:
+    """Middle and half width of each number of a ``Box``, ``[D]``; 0 and 1 where it has no finite bounds."""
+    low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
+    bounded = (np.maximum(np.abs(low), np.abs(high)) < 1e30) & (low < high)  # some spaces have the largest float32
+    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+    middle, half_width = (high + low) / 2, (high - low) / 2
+    return torch.from_numpy(middle.astype(np.float32)), torch.from_numpy(half_width.astype(np.float32))
+
+
 def check_same(what: str, found: gym.Space[Any], expected: gym.Space[Any]) -> None:
     """Refuse a policy for other observations or actions than the environment's.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, TanhTransform, TransformedDistribution
 
 from rql_lightning import functional
-from rql_lightning.envs.spaces import ActionBounds, check_continuous
+from rql_lightning.envs.spaces import ActionBounds, check_continuous, observation_scale
 from rql_lightning.networks import mlp
 from rql_lightning.policies.base import Policy
 
@@ -83,6 +83,9 @@ class SquashedGaussianPolicy(GaussianPolicy):
         task: Gymnasium id.
     """
 
+    observation_middle: Tensor
+    observation_half_width: Tensor
+
     def __init__(
         self,
         observation_space: gym.Space[Any],
@@ -96,14 +99,21 @@ class SquashedGaussianPolicy(GaussianPolicy):
         self.observation_space, self.action_space, self.task = observation_space, action_space, task
         self.hidden_sizes, self.bounds = list(hidden_sizes), ActionBounds(action_space)
         self.network = mlp(int(np.prod(observation_space.shape)), self.hidden_sizes, 2 * self.bounds.size)
+        middle, half_width = observation_scale(observation_space)
+        self.register_buffer("observation_middle", middle, persistent=False)
+        self.register_buffer("observation_half_width", half_width, persistent=False)
         self.prior = prior
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
         """Location and log-scale, ``[..., 2 A]``."""
-        return torch.cat(self.location_and_log_scale(self.flatten(observation)), dim=-1)
+        return torch.cat(self.location_and_log_scale(self.normalize(self.flatten(observation))), dim=-1)
+
+    def normalize(self, observation: Tensor) -> Tensor:
+        """Flat observations ``[..., D]``, each number that has finite bounds in [−1, 1]: what the networks take."""
+        return (observation - self.observation_middle) / self.observation_half_width
 
     def location_and_log_scale(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """``[..., A]`` each, at flat observations ``[..., D]``."""
+        """``[..., A]`` each, at normalised observations ``[..., D]``."""
         location, log_scale = self.network(observation).chunk(2, dim=-1)
         return location, log_scale.clamp(*LOG_SCALE_RANGE)
 
@@ -115,9 +125,13 @@ class SquashedGaussianPolicy(GaussianPolicy):
             return self._estimated_divergence(parameters, prior_parameters)
 
     def _estimated_divergence(self, parameters: Tensor, prior_parameters: Tensor) -> Tensor:
-        """Mean of log π̂(u) − log π(u) over the same samples of u for every state, so that it repeats."""
+        """Mean of log π̂(u) − log π(u) over the same samples of u for every state, so that it repeats.
+
+        Their first three moments are those of a Gaussian, which makes it exact for Gaussian priors.
+        """
         generator = torch.Generator().manual_seed(0)
         half = torch.randn(DIVERGENCE_SAMPLES // 2, self.bounds.size, generator=generator).to(parameters.device)
+        half = half / half.square().mean(dim=0).sqrt()
         location, log_scale = parameters.unsqueeze(-2).chunk(2, dim=-1)
         pre_tanh = location + log_scale.exp() * torch.cat([half, -half])
         of_prior = prior_parameters.unsqueeze(-2).expand(*pre_tanh.shape[:-1], -1)
