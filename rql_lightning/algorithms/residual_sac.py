@@ -33,6 +33,8 @@ class ResidualSAC(SoftActorCritic):
         initial_alpha: Where an automatic temperature starts.
         target_entropy: In nats, of actions in the coordinate [-1, 1]; null for minus the number of action dimensions.
         hidden_sizes: Width of each hidden layer of the actor and of each of the twin residual critics.
+        goal_scales: For observations that begin with a goal and what is achieved of it, such as Parking's: the networks
+            are given asinh(scale * (achieved - goal)) as well; one scale a number; null for none of that.
         gamma: Discount, in [0, 1].
         learning_rate: Adam's, at the start, of actor, critics and automatic temperature.
         learning_rate_schedule: 'linear' lets the learning rate fall to 0 at the end of the budget.
@@ -63,6 +65,7 @@ class ResidualSAC(SoftActorCritic):
         initial_alpha: float = 1.0,
         target_entropy: float | None = None,
         hidden_sizes: list[int] = [64, 64],  # noqa: B006 (shown by --help; never mutated)
+        goal_scales: list[float] | None = None,
         gamma: float = 0.99,
         learning_rate: float = 3e-4,
         learning_rate_schedule: Schedule = "constant",
@@ -84,6 +87,7 @@ class ResidualSAC(SoftActorCritic):
         require(not unset, "model.omega_prime", omega_prime, expected)
         super().__init__(
             hidden_sizes=hidden_sizes,
+            goal_scales=goal_scales,
             alpha=alpha_hat,
             initial_alpha=initial_alpha,
             target_entropy=target_entropy,
@@ -133,7 +137,9 @@ class ResidualSAC(SoftActorCritic):
         """An actor beside the prior that it customises, at first equal to it if asked for."""
         prior = self._prior[0]
         prior.attach(observation_space, action_space)
-        policy = SquashedGaussianPolicy(observation_space, action_space, self.hidden_sizes, prior, task)
+        policy = SquashedGaussianPolicy(
+            observation_space, action_space, self.hidden_sizes, self.goal_scales, prior, task
+        )
         require(self.prior_frames == 0 or prior.can_act, "model.prior_frames", self.prior_frames, "0: it cannot act")
         return policy
 
@@ -141,12 +147,12 @@ class ResidualSAC(SoftActorCritic):
         """With ``start_at_prior``: the actor has the prior's weights, and Q_R is 0. At ω′ = α̂ that is π̂ = π."""
         if not self.start_at_prior:
             return
-        actor = getattr(self._prior[0], "policy", None)
-        if not isinstance(actor, SquashedGaussianPolicy) or actor.hidden_sizes != self.hidden_sizes:
-            found = getattr(actor, "hidden_sizes", self._prior[0].origin())
+        actor, shape = getattr(self._prior[0], "policy", None), (self.hidden_sizes, list(self.goal_scales or []))
+        if not isinstance(actor, SquashedGaussianPolicy) or (actor.hidden_sizes, actor.goal_scales) != shape:
+            found = getattr(actor, "hidden_sizes", self._prior[0].origin()), getattr(actor, "goal_scales", None)
             raise ConfigurationError(
-                f"model.start_at_prior: found true with model.hidden_sizes {self.hidden_sizes} and the prior's "
-                f"{found}, expected the same ones, of a prior out of a checkpoint; or false"
+                f"model.start_at_prior: found true with model.hidden_sizes and model.goal_scales {shape} and the "
+                f"prior's {found}, expected the same ones, of a prior out of a checkpoint; or false"
             )
         self.policy.network.load_state_dict(actor.network.state_dict())
         for parameter in (self.critic.weights[-1], self.critic.biases[-1]):

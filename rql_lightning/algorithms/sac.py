@@ -27,7 +27,7 @@ class Minibatch:
     """What one update learns from.
 
     Attributes:
-        observation, next_observation: Normalised (:meth:`SquashedGaussianPolicy.normalize`), ``[B, D]``.
+        observation, next_observation: Encoded (:meth:`SquashedGaussianPolicy.encode`), ``[B, D]``.
         action: In the coordinate [−1, 1], ``[B, A]``.
         pre_tanh: The u of ``action`` = tanh(u), ``[B, A]``.
         reward: ``[B]``.
@@ -49,12 +49,12 @@ class Minibatch:
         """``[K, B]`` into K; one row of a tensor costs a hundredth of one of a TensorDict."""
         following = batch["next"]
         columns = {
-            "observation": policy.normalize(batch["observation"].flatten(start_dim=2)),
+            "observation": policy.encode(batch["observation"].flatten(start_dim=2)),
             "action": batch["action"],
             "pre_tanh": batch["pre_tanh"],
             "reward": following["reward"],
             "terminated": following["terminated"],
-            "next_observation": policy.normalize(following["observation"].flatten(start_dim=2)),
+            "next_observation": policy.encode(following["observation"].flatten(start_dim=2)),
             "prior_parameters": batch.get("prior_parameters", None),
             "next_prior_parameters": following.get("prior_parameters", None),
         }
@@ -71,6 +71,8 @@ class SoftActorCritic(Algorithm):
         alpha: Temperature: a number, or 'auto' to keep the entropy at target_entropy.
         initial_alpha: Where an automatic temperature starts.
         target_entropy: In nats, of actions in the coordinate [-1, 1]; null for minus the number of action dimensions.
+        goal_scales: For observations that begin with a goal and what is achieved of it, such as Parking's: the networks
+            are given asinh(scale * (achieved - goal)) as well; one scale a number; null for none of that.
         gamma: Discount, in [0, 1].
         learning_rate: Adam's, at the start, of actor, critics and automatic temperature.
         learning_rate_schedule: 'linear' lets the learning rate fall to 0 at the end of the budget.
@@ -88,6 +90,7 @@ class SoftActorCritic(Algorithm):
     def __init__(
         self,
         hidden_sizes: list[int] = [64, 64],  # noqa: B006 (shown by --help; never mutated)
+        goal_scales: list[float] | None = None,
         alpha: Temperature = "auto",
         initial_alpha: float = 1.0,
         target_entropy: float | None = None,
@@ -101,7 +104,8 @@ class SoftActorCritic(Algorithm):
     ) -> None:
         check_hyperparameters(locals())
         super().__init__()
-        self.hidden_sizes, self.alpha, self.initial_alpha = list(hidden_sizes), alpha, initial_alpha
+        self.hidden_sizes, self.goal_scales = list(hidden_sizes), goal_scales
+        self.alpha, self.initial_alpha = alpha, initial_alpha
         self.target_entropy, self.gamma, self.tau = target_entropy, gamma, tau
         self.learning_rate, self.learning_rate_schedule = learning_rate, learning_rate_schedule
         self.layer_norm, self.max_grad_norm = layer_norm, max_grad_norm
@@ -113,7 +117,7 @@ class SoftActorCritic(Algorithm):
         self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str
     ) -> SquashedGaussianPolicy:
         """The actor."""
-        return SquashedGaussianPolicy(observation_space, action_space, self.hidden_sizes, task=task)
+        return SquashedGaussianPolicy(observation_space, action_space, self.hidden_sizes, self.goal_scales, task=task)
 
     def reward(self, minibatch: Minibatch, alpha_hat: Tensor) -> Tensor:
         """What is to be earned, ``[B]``."""
@@ -132,7 +136,7 @@ class SoftActorCritic(Algorithm):
     def build(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> None:
         """Allocate actor, twin critics, their targets and the automatic temperature."""
         self.policy = self.make_policy(observation_space, action_space, task)
-        size, actions = math.prod(observation_space.shape or ()), self.policy.bounds.size
+        size, actions = self.policy.code_size, self.policy.bounds.size
         self.critic, self.target_critic = (
             TwinCritic(size + actions, self.hidden_sizes, self.layer_norm) for _ in range(2)
         )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "SoftQPolicy": (SoftQPolicy, ("hidden_sizes", "alpha_hat", "omega_prime", "task")),
-    "SquashedGaussianPolicy": (SquashedGaussianPolicy, ("hidden_sizes", "task")),
+    "SquashedGaussianPolicy": (SquashedGaussianPolicy, ("hidden_sizes", "goal_scales", "task")),
 }
 """Every policy that a file can hold, and the settings in its description that its constructor takes."""
 

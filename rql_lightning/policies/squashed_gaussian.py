@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, TanhTransform, TransformedDistribution
 
 from rql_lightning import functional
 from rql_lightning.envs.spaces import ActionBounds, check_continuous, observation_scale
+from rql_lightning.errors import require
 from rql_lightning.networks import mlp
 from rql_lightning.policies.base import Policy
 
@@ -79,18 +80,23 @@ class SquashedGaussianPolicy(GaussianPolicy):
         observation_space: ``Box``.
         action_space: Bounded ``Box``.
         hidden_sizes: Hidden layers of the network.
+        goal_scales: For observations that begin with a goal g and then what is achieved of it, g′, of G numbers each:
+            the networks are given asinh(scale · (g′ − g)) as well, fine near the goal and coarse far from it; ``None``
+            for none of that.
         prior: The frozen prior that it customises, or ``None``.
         task: Gymnasium id.
     """
 
     observation_middle: Tensor
     observation_half_width: Tensor
+    goal_scale: Tensor
 
     def __init__(
         self,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         hidden_sizes: list[int],
+        goal_scales: list[float] | None = None,
         prior: Policy | None = None,
         task: str | None = None,
     ) -> None:
@@ -98,22 +104,36 @@ class SquashedGaussianPolicy(GaussianPolicy):
         check_continuous(observation_space, action_space)
         self.observation_space, self.action_space, self.task = observation_space, action_space, task
         self.hidden_sizes, self.bounds = list(hidden_sizes), ActionBounds(action_space)
-        self.network = mlp(int(np.prod(observation_space.shape)), self.hidden_sizes, 2 * self.bounds.size)
+        self.goal_scales = list(goal_scales or [])
+        size = math.prod(observation_space.shape or ())
+        expected = f"at most half as many scales as the observation has numbers, {size}"
+        require(2 * len(self.goal_scales) <= size, "model.goal_scales", goal_scales, expected)
+        self.code_size = size + len(self.goal_scales)
+        self.network = mlp(self.code_size, self.hidden_sizes, 2 * self.bounds.size)
         middle, half_width = observation_scale(observation_space)
         self.register_buffer("observation_middle", middle, persistent=False)
         self.register_buffer("observation_half_width", half_width, persistent=False)
+        self.register_buffer("goal_scale", torch.tensor(self.goal_scales), persistent=False)
         self.prior = prior
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
         """Location and log-scale, ``[..., 2 A]``."""
-        return torch.cat(self.location_and_log_scale(self.normalize(self.flatten(observation))), dim=-1)
+        return torch.cat(self.location_and_log_scale(self.encode(self.flatten(observation))), dim=-1)
 
-    def normalize(self, observation: Tensor) -> Tensor:
-        """Flat observations ``[..., D]``, each number that has finite bounds in [−1, 1]: what the networks take."""
-        return (observation - self.observation_middle) / self.observation_half_width
+    def encode(self, observation: Tensor) -> Tensor:
+        """What the networks take of flat observations ``[..., D]``; ``[..., D + G]``.
+
+        Numbers that have finite bounds are brought to [−1, 1]; differences to the goal are appended (``goal_scales``).
+        """
+        code = (observation - self.observation_middle) / self.observation_half_width
+        if not self.goal_scales:
+            return code
+        size = len(self.goal_scales)
+        difference = observation[..., size : 2 * size] - observation[..., :size]
+        return torch.cat([code, torch.asinh(difference * self.goal_scale)], dim=-1)
 
     def location_and_log_scale(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """``[..., A]`` each, at normalised observations ``[..., D]``."""
+        """``[..., A]`` each, at encoded observations (:meth:`encode`)."""
         location, log_scale = self.network(observation).chunk(2, dim=-1)
         return location, log_scale.clamp(*LOG_SCALE_RANGE)
 
@@ -142,4 +162,9 @@ class SquashedGaussianPolicy(GaussianPolicy):
     def describe(self) -> dict[str, Any]:
         """See :meth:`Policy.describe`."""
         prior = None if self.prior is None else self.prior.describe()
-        return {**super().describe(), "hidden_sizes": self.hidden_sizes, "prior": prior}
+        return {
+            **super().describe(),
+            "hidden_sizes": self.hidden_sizes,
+            "goal_scales": self.goal_scales,
+            "prior": prior,
+        }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -36,28 +35,12 @@ K, B, GAMMA = 4, 24, 0.9
 SETTINGS: dict[str, Any] = {"hidden_sizes": [16, 8], "gamma": GAMMA, "learning_rate": 0.01, "tau": 0.1}
 
 
-class Detached:
-    """Mixed into an algorithm: without a trainer, on a data module that is only two numbers, in float64."""
-
-    trainer = SimpleNamespace(world_size=1)
-    device = torch.device("cpu")
-    data: Any = None
-
-    def start(self, seed: int = 0) -> Any:
-        torch.manual_seed(seed)
-        self.data = SimpleNamespace(frames=0, total_frames=1000)
-        self.build(BOX, ACTION, "some/Task-v0")
-        self.double()
-        self.optimizer = self.configure_optimizers()
-        self.optimizer.optimizer = self.optimizer  # as Lightning's wrapper has it
-        return self
-
-    def optimizers(self) -> Any:
-        return self.optimizer
-
-
-def detached(algorithm: type, *arguments: Any, **settings: Any) -> Any:
-    return type("Detached", (Detached, algorithm), {})(*arguments, **{**SETTINGS, **settings}).start()
+@pytest.fixture
+def detached(detach: Any) -> Any:
+    """``(algorithm, *arguments, **settings) →`` one on the spaces and settings above."""
+    return lambda algorithm, *arguments, **settings: detach(
+        algorithm, BOX, ACTION, *arguments, **{**SETTINGS, **settings}
+    )
 
 
 class GaussianPrior(CheckpointPrior):
@@ -194,7 +177,7 @@ def torchrl_losses(algorithm: SoftActorCritic, batch: TensorDict, alpha: Any) ->
 
 @pytest.mark.parametrize("alpha", [0.3, "auto"])
 @pytest.mark.parametrize("residual", [False, True])
-def test_losses_without_a_prior_are_torchrls(alpha, residual):
+def test_losses_without_a_prior_are_torchrls(detached, alpha, residual):
     """Residual SAC at ω′ = 0 too. TorchRL's l2 is the square, of which Eq. 7 takes the half."""
     if residual:
         algorithm = detached(ResidualSAC, GaussianPrior(), 0.0, alpha)
@@ -251,7 +234,7 @@ def by_hand(algorithm: Any, name: str, weight: float, alpha: float) -> tuple[Ten
 
 
 @pytest.mark.parametrize("algorithm", [ResidualSAC, GreedyCustomization, KLRewardSAC, PriorLikelihoodSAC])
-def test_losses_are_the_equations(algorithm):
+def test_losses_are_the_equations(detached, algorithm):
     prior = GaussianPrior()
     learner = detached(algorithm, prior, 0.4, 0.7)
     learner.target_critic.biases[-1].data += 0.3
@@ -265,7 +248,7 @@ def test_losses_are_the_equations(algorithm):
     assert {"prior_log_prob", "prior_scale_floored", "prior_log_prob_bounded"} <= diagnostics.keys()
 
 
-def test_each_loss_has_gradients_for_its_own_parameters_alone():
+def test_each_loss_has_gradients_for_its_own_parameters_alone(detached):
     learner = detached(ResidualSAC, GaussianPrior(), 0.4, "auto")
     losses, _ = learner.losses(minibatches(learner, make_batch(learner._prior[0]))[0], *noise())
     parts = [list(learner.critic.parameters()), list(learner.policy.network.parameters()), [learner.log_alpha]]
@@ -279,7 +262,7 @@ def test_each_loss_has_gradients_for_its_own_parameters_alone():
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 0.3])
-def test_updates_are_adams_on_each_part(max_grad_norm):
+def test_updates_are_adams_on_each_part(detached, max_grad_norm):
     """Against separate optimizers for separate networks, each stepping from the parameters before the update."""
     learner = detached(ResidualSAC, GaussianPrior(), 0.4, "auto", max_grad_norm=max_grad_norm)
     other = copy.deepcopy(learner)
@@ -306,7 +289,7 @@ def test_updates_are_adams_on_each_part(max_grad_norm):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_the_temperature_follows_the_entropy():
+def test_the_temperature_follows_the_entropy(detached):
     rising, falling = (detached(SoftActorCritic, alpha="auto", target_entropy=goal) for goal in (5.0, -50.0))
     for learner in (rising, falling):
         learner.update(make_batch())
@@ -314,7 +297,7 @@ def test_the_temperature_follows_the_entropy():
     assert detached(SoftActorCritic, alpha="auto").entropy_goal == -2.0
 
 
-def test_the_actor_stands_still_while_critics_warm_up():
+def test_the_actor_stands_still_while_critics_warm_up(detached):
     learner = detached(ResidualSAC, GaussianPrior(), 0.4, 0.7, critic_warm_up_updates=K)
     before = [parameter.clone() for parameter in learner.policy.network.parameters()]
     learner.update(make_batch(learner._prior[0]))
@@ -323,7 +306,7 @@ def test_the_actor_stands_still_while_critics_warm_up():
     assert not any(map(torch.equal, before, learner.policy.network.parameters()))
 
 
-def test_starting_at_the_prior_is_starting_at_the_solution_for_no_wish():
+def test_starting_at_the_prior_is_starting_at_the_solution_for_no_wish(detached):
     """At ω′ = α̂ and r_R = 0: π̂ = π, Q_R = 0, no loss."""
     prior = GaussianPrior()
     learner = detached(ResidualSAC, prior, 0.7, 0.7, start_at_prior=True)
@@ -347,7 +330,7 @@ def test_bound_is_smooth_keeps_a_slope_and_holds():
     assert (bent > -100).all() and (slope > 0).all() and (slope.diff() > -1e-12).all() and (slope.diff() < 0.1).all()
 
 
-def test_floor_and_bound_step_in_and_say_so():
+def test_floor_and_bound_step_in_and_say_so(detached):
     prior = GaussianPrior()
     prior.policy.network[-1].bias.data[2:] = -4.0  # scales of some exp(−4)
     settings = {"prior_min_scale": 0.1, "prior_log_prob_min": -20.0}
@@ -381,7 +364,7 @@ def test_noise_is_standard_normal_at_any_time_and_correlated_over_it(steps):
         assert (series[0] * series[lag]).mean().item() == pytest.approx(expected, abs=0.03)
 
 
-def test_the_first_frames_are_the_priors():
+def test_the_first_frames_are_the_priors(detached):
     prior = GaussianPrior()
     prior.policy.network[-1].bias.data[:2] = 4.0
     learner = detached(ResidualSAC, prior, 0.4, 0.7, prior_frames=100)
@@ -394,7 +377,7 @@ def test_the_first_frames_are_the_priors():
         torch.testing.assert_close(explored["action"], 2 * torch.tanh(explored["pre_tanh"]))
 
 
-def test_omega_prime_is_scaled_at_first():
+def test_omega_prime_is_scaled_at_first(detached):
     learner = detached(
         ResidualSAC, GaussianPrior(), 0.4, 0.7, omega_prime_warm_up_frames=50, omega_prime_warm_up_factor=10.0
     )

@@ -29,7 +29,7 @@ some_number = st.floats(-20, 20)
 
 def make_policy(action_space: Any = ACTION, seed: int = 0, prior: Any = None) -> SquashedGaussianPolicy:
     torch.manual_seed(seed)
-    return SquashedGaussianPolicy(OBSERVATION, action_space, [16], prior, "some/Task-v0").requires_grad_(False)
+    return SquashedGaussianPolicy(OBSERVATION, action_space, [16], None, prior, "some/Task-v0").requires_grad_(False)
 
 
 # -- densities -------------------------------------------------------------------------------------------------------
