@@ -168,7 +168,7 @@ class SoftActorCritic(Algorithm):
         history: list[dict[str, Tensor]] = []
         minibatches = Minibatch.split(batch, self.policy)
         for index, (minibatch, (own, following)) in enumerate(zip(minibatches, noise, strict=True)):
-            losses, diagnostics = self.losses(minibatch, own, following)
+            losses, sample, diagnostics = self.losses(minibatch, own, following)
             # Lightning's optimizer calls a dozen hooks, which take as long as the step: once a training step.
             last = index + 1 == len(minibatches)
             if self.updates < self.critic_warm_up_updates:
@@ -179,9 +179,12 @@ class SoftActorCritic(Algorithm):
             self._target_vector.lerp_(self._critic_vector, self.tau)
             history.append(diagnostics)
         means = {key: torch.stack([row[key] for row in history]).mean().item() for key in history[0]}
+        means |= {key: value.mean().item() for key, value in self.diagnostics(minibatches[-1], sample).items()}
         return {**means, "learning_rate": optimizer.param_groups[0]["lr"]}
 
-    def losses(self, minibatch: Minibatch, noise: Tensor, next_noise: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def losses(
+        self, minibatch: Minibatch, noise: Tensor, next_noise: Tensor
+    ) -> tuple[list[Tensor], Sample, dict[str, Tensor]]:
         """The losses of critics, actor and automatic temperature, each with a gradient for its own parameters alone.
 
         Args:
@@ -190,7 +193,7 @@ class SoftActorCritic(Algorithm):
             next_noise: The same for a′ ~ π̂(·|s′).
 
         Returns:
-            The losses, scalars, and what is worth logging, without gradient, of any shape.
+            The losses, scalars; the actions chosen at s; and what is worth logging, without gradient, of any shape.
         """
         alpha_hat = self.log_alpha.detach().exp()
         with torch.no_grad():
@@ -206,13 +209,12 @@ class SoftActorCritic(Algorithm):
         losses = [critic_loss, self.actor_loss(minibatch, q, sample, alpha_hat)]
         if self.alpha == "auto":
             losses.append(functional.temperature_loss(self.log_alpha, sample.log_prob, self.entropy_goal))
-        log_prob = sample.log_prob.detach()
         diagnostics = {"critic_loss": critic_loss.detach(), "actor_loss": losses[1].detach(), "alpha": alpha_hat}
-        diagnostics |= {"q_mean": q_taken.detach(), "log_prob": log_prob, **self.diagnostics(minibatch, sample)}
-        return losses, diagnostics
+        diagnostics |= {"q_mean": q_taken.detach(), "log_prob": sample.log_prob.detach()}
+        return losses, sample, diagnostics
 
     def diagnostics(self, minibatch: Minibatch, sample: Sample) -> dict[str, Tensor]:
-        """More that is worth logging, without gradient; each is averaged over its elements and over updates."""
+        """More that is worth logging of the last minibatch, without gradient; each is averaged over its elements."""
         return {}
 
     def sample(self, observation: Tensor, noise: Tensor) -> Sample:

@@ -129,6 +129,14 @@ class _Bookkeeping:
             self._refuse(described, f"{result.reshape(-1)[index if shape else 0]}", "a finite number", index)
         return result
 
+    def check_observation(self, observation: Any) -> None:
+        """Finite numbers, if they are floats: one NaN would be every weight's after the next update."""
+        if isinstance(observation, np.ndarray) and observation.dtype.kind == "f" and not np.isfinite(observation).all():
+            rows = observation.reshape(self.num_envs, -1)
+            index = int(np.argmin(np.isfinite(rows).all(axis=1)))
+            found = rows[index][~np.isfinite(rows[index])][0]
+            self._refuse("observation", f"{found}", "finite numbers", index)
+
     def _refuse(self, described: str, found: str, expected: str, index: int) -> NoReturn:
         where = f"environment {index} at step {int(self.steps[index])} of its episode"
         raise EnvironmentContractError(f"{described}: found {found} in {where}, expected {expected}")
@@ -138,6 +146,7 @@ class _Bookkeeping:
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Account for one step; returns the reward ``[N]`` and the entries for ``info``, ``[N]`` each."""
         self.steps += 1
+        self.check_observation(transition[2])
         task = self.customization
         if task.basic_reward is None:
             basic = self.check("reward", own_reward, np.shape(own_reward), 0).reshape(-1)
@@ -197,7 +206,8 @@ class CustomizationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCons
 
     Raises:
         ConfigurationError: for an unknown reward name.
-        EnvironmentContractError: at the step where a function returns NaN, infinity or the wrong shape.
+        EnvironmentContractError: at the step where a function returns NaN, infinity or the wrong shape, or the
+            environment an observation or reward that is not finite.
     """
 
     def __init__(
@@ -217,6 +227,7 @@ class CustomizationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCons
         """Start an episode and its metric."""
         self._observation, info = self.env.reset(seed=seed, options=options)
         self._bookkeeping.reset()
+        self._bookkeeping.check_observation(self._observation)
         return self._observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -265,6 +276,7 @@ class VectorCustomizationWrapper(VectorWrapper):
         observation, info = self.env.reset(seed=seed, options=options)
         self._observation = observation
         self._bookkeeping.reset(mask)
+        self._bookkeeping.check_observation(observation)
         return observation, info
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:

@@ -188,7 +188,7 @@ def test_losses_without_a_prior_are_torchrls(detached, alpha, residual):
     theirs = torchrl_losses(algorithm, batch, alpha)
     torch.manual_seed(5)
     following, own = (torch.normal(torch.zeros(B, 2).double(), torch.ones(B, 2).double()) for _ in range(2))
-    losses, _ = algorithm.losses(minibatches(algorithm, batch.unsqueeze(0))[0], own, following)
+    losses, _, _ = algorithm.losses(minibatches(algorithm, batch.unsqueeze(0))[0], own, following)
     torch.testing.assert_close(2 * losses[0], theirs["loss_qvalue"], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(losses[1], theirs["loss_actor"], rtol=1e-6, atol=1e-6)
     assert len(losses) == (3 if alpha == "auto" else 2)
@@ -238,19 +238,21 @@ def test_losses_are_the_equations(detached, algorithm):
     prior = GaussianPrior()
     learner = detached(algorithm, prior, 0.4, 0.7)
     learner.target_critic.biases[-1].data += 0.3
-    losses, diagnostics = learner.losses(minibatches(learner, make_batch(prior))[0], *noise())
+    minibatch = minibatches(learner, make_batch(prior))[0]
+    losses, sample, _ = learner.losses(minibatch, *noise())
     critic_loss, actor_loss = by_hand(learner, algorithm.__name__, 0.4, 0.7)
     torch.testing.assert_close(losses[0], critic_loss, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(losses[1], actor_loss, rtol=1e-6, atol=1e-6)
     others = [by_hand(learner, other, 0.4, 0.7) for other in ("ResidualSAC", "GreedyCustomization", "KLRewardSAC")]
     same = [torch.isclose(losses[0], c) & torch.isclose(losses[1], a) for c, a in others]
     assert sum(map(bool, same)) == (algorithm is not PriorLikelihoodSAC), "the equations tell them apart"
-    assert {"prior_log_prob", "prior_scale_floored", "prior_log_prob_bounded"} <= diagnostics.keys()
+    diagnostics = learner.diagnostics(minibatch, sample)
+    assert {"prior_log_prob", "prior_scale_floored", "prior_log_prob_bounded"} == diagnostics.keys()
 
 
 def test_each_loss_has_gradients_for_its_own_parameters_alone(detached):
     learner = detached(ResidualSAC, GaussianPrior(), 0.4, "auto")
-    losses, _ = learner.losses(minibatches(learner, make_batch(learner._prior[0]))[0], *noise())
+    losses, _, _ = learner.losses(minibatches(learner, make_batch(learner._prior[0]))[0], *noise())
     parts = [list(learner.critic.parameters()), list(learner.policy.network.parameters()), [learner.log_alpha]]
     for mine, loss in enumerate(losses):
         for other, part in enumerate(parts):
@@ -274,7 +276,7 @@ def test_updates_are_adams_on_each_part(detached, max_grad_norm):
     torch.manual_seed(3)
     draws = torch.randn(2, K, B, 2, dtype=torch.float64 if torch.get_default_dtype() == torch.float64 else None)
     for index, minibatch in enumerate(minibatches(other, batch)):
-        losses, _ = other.losses(minibatch, draws[0, index], draws[1, index])
+        losses, _, _ = other.losses(minibatch, draws[0, index], draws[1, index])
         for loss, part in zip(losses, parts, strict=True):
             for parameter, gradient in zip(part, torch.autograd.grad(loss, part, retain_graph=True), strict=True):
                 parameter.grad = gradient
@@ -315,7 +317,7 @@ def test_starting_at_the_prior_is_starting_at_the_solution_for_no_wish(detached)
     torch.testing.assert_close(ours, theirs)
     batch = make_batch(prior)
     batch["next", "reward"] = torch.zeros(K, B, dtype=torch.float64)
-    losses, _ = learner.losses(minibatches(learner, batch)[0], *noise())
+    losses, _, _ = learner.losses(minibatches(learner, batch)[0], *noise())
     assert losses[0].abs() < 1e-12 and losses[1].abs() < 1e-7
 
 
@@ -341,7 +343,8 @@ def test_floor_and_bound_step_in_and_say_so(detached):
         log_scale = place["prior_parameters"].chunk(2, -1)[1]
         assert (log_scale >= math.log(0.1) - 1e-12).all() and (log_scale == math.log(0.1)).double().mean() > 0.9
     minibatch = minibatches(learner, annotated.reshape(K, B))[0]
-    _, diagnostics = learner.losses(minibatch, *noise())
+    _, sample, _ = learner.losses(minibatch, *noise())
+    diagnostics = learner.diagnostics(minibatch, sample)
     assert diagnostics["prior_scale_floored"].mean() > 0.9 and diagnostics["prior_log_prob_bounded"].mean() > 0.3
     far = torch.full((B, 2), 20.0, dtype=torch.float64)
     assert (learner.prior_log_prob(minibatch.prior_parameters, far) > -40).all()

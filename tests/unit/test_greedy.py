@@ -1,0 +1,140 @@
+"""What the paper argues against, exactly: greedy customization is not optimal, and how much that costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rql_lightning import functional
+from rql_lightning.errors import ConfigurationError
+from rql_lightning.tabular import greedy_value_iteration, residual_value_iteration, soft_value_iteration
+
+STATES, ACTIONS, GAMMA, ALPHA, ALPHA_HAT = 6, 3, 0.9, 0.5, 0.5
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_mdp(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Transitions, basic reward, add-on reward, and the prior that is soft-optimal for the basic reward."""
+    rng = np.random.default_rng(seed)
+    transition = rng.dirichlet(np.full(STATES, 0.3), size=(STATES, ACTIONS))
+    basic, add_on = rng.uniform(-1, 1, (2, STATES, ACTIONS))
+    return transition, basic, add_on, soft_value_iteration(basic, transition, GAMMA, ALPHA)[2]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.floats(0.05, 2.0), st.floats(0.1, 2.0))
+def test_fixed_point_of_equation_16_with_the_policy_of_equation_17(seed, kl_weight, alpha_hat):
+    transition, _, add_on, prior = random_mdp(seed)
+    q, v, policy = greedy_value_iteration(prior, add_on, transition, GAMMA, kl_weight, alpha_hat)
+    closed_form = functional.greedy_policy_log_prob(
+        torch.from_numpy(q), torch.from_numpy(prior).log(), kl_weight, alpha_hat
+    )
+    np.testing.assert_allclose(policy, closed_form.exp().numpy(), rtol=0, atol=1e-10)
+    earned = (policy * (q - alpha_hat * np.log(policy))).sum(-1)
+    np.testing.assert_allclose(v, earned, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(q, add_on + GAMMA * transition @ earned, rtol=0, atol=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.floats(0.05, 2.0), st.floats(0.1, 2.0))
+def test_equation_17_is_the_maximum_of_equation_15(seed, kl_weight, alpha_hat):
+    """No other policy has a larger objective, at any state."""
+    rng = np.random.default_rng(seed)
+    q, prior = rng.normal(size=ACTIONS), rng.dirichlet(np.ones(ACTIONS))
+
+    def objective(policy: np.ndarray) -> np.ndarray:
+        entropy, divergence = -(policy * np.log(policy)).sum(-1), (policy * np.log(policy / prior)).sum(-1)
+        return policy @ q + alpha_hat * entropy - kl_weight * divergence
+
+    log_prob = functional.greedy_policy_log_prob(
+        torch.from_numpy(q), torch.from_numpy(prior).log(), kl_weight, alpha_hat
+    )
+    best = log_prob.exp().numpy()
+    others = rng.dirichlet(np.ones(ACTIONS), size=300)
+    near = 0.99 * best + 0.01 * others
+    assert (objective(best) >= objective(others)).all() and (objective(best) >= objective(near)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_without_a_future_greedy_is_optimal(seed):
+    """At γ = 0 Eq. 17 is Eq. 6 at temperature α̂ + λ."""
+    transition, _, add_on, prior = random_mdp(seed)
+    greedy = greedy_value_iteration(prior, add_on, transition, 0.0, 0.4, 0.3)[2]
+    np.testing.assert_allclose(
+        greedy, residual_value_iteration(prior, add_on, transition, 0.0, 0.4, 0.7)[2], atol=1e-10
+    )
+
+
+def value(policy: np.ndarray, reward: np.ndarray, transition: np.ndarray, alpha: float) -> float:
+    """Σ γ^t E[r + α · entropy] from a uniformly random state."""
+    gain = (policy * (reward - alpha * np.log(policy))).sum(-1)
+    chain = np.einsum("sa,sat->st", policy, transition)
+    return float(np.linalg.solve(np.eye(STATES) - GAMMA * chain, gain).mean())
+
+
+def lost_by_greedy(seed: int) -> tuple[float, float]:
+    """The part of what can be gained over the prior in ω r + r_R that greedy and residual customization lose."""
+    transition, basic, add_on, prior = random_mdp(seed)
+    total = basic + add_on
+    best = value(soft_value_iteration(total, transition, GAMMA, ALPHA_HAT)[2], total, transition, ALPHA_HAT)
+    residual = residual_value_iteration(prior, add_on, transition, GAMMA, ALPHA, ALPHA_HAT)[2]
+    # λ = ω′ and α̂ + λ = the temperature of the residual policy would leave no entropy: the same λ, and a small α̂.
+    greedy = greedy_value_iteration(prior, add_on, transition, GAMMA, ALPHA, 1e-3)[2]
+    gain = best - value(prior, total, transition, ALPHA_HAT)
+    return tuple((best - value(policy, total, transition, ALPHA_HAT)) / gain for policy in (greedy, residual))
+
+
+def test_greedy_loses_part_of_what_customization_can_gain(capsys):
+    losses = np.array([lost_by_greedy(seed) for seed in range(200)])
+    greedy, residual = losses.T
+    assert np.abs(residual).max() < 1e-6, "the theorem"
+    assert (greedy > 0).all()
+    print(
+        f"greedy loses {np.median(greedy):.1%} of the gain (median), {np.quantile(greedy, 0.9):.1%} in one of ten MDPs"
+    )
+    assert np.median(greedy) > 0.005
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("kl_weight", -1.0), ("alpha_hat", 0.0), ("prior", np.ones((STATES, ACTIONS)))]
+)
+def test_what_makes_no_problem_is_refused(name, value):
+    transition, _, add_on, prior = random_mdp(0)
+    arguments = {"prior": prior, "kl_weight": 0.5, "alpha_hat": 0.5, name: value}
+    with pytest.raises(ConfigurationError, match=name):
+        greedy_value_iteration(add_on_reward=add_on, transition=transition, gamma=GAMMA, **arguments)
+
+
+# -- the two that are optimal in theory ------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.floats(0.05, 2.0), st.floats(0.1, 2.0))
+def test_prior_likelihood_as_a_reward_has_the_residual_policy(seed, omega_prime, alpha_hat):
+    """Appendix F.3: plain soft value iteration on r_R + ω′ log π."""
+    transition, _, add_on, prior = random_mdp(seed)
+    plain = soft_value_iteration(add_on + omega_prime * np.log(prior), transition, GAMMA, alpha_hat)
+    residual = residual_value_iteration(prior, add_on, transition, GAMMA, omega_prime, alpha_hat)
+    np.testing.assert_allclose(plain[2], residual[2], rtol=0, atol=1e-8)
+    np.testing.assert_allclose(plain[0], residual[0] + omega_prime * np.log(prior), rtol=0, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.floats(0.05, 2.0), st.floats(0.1, 2.0))
+def test_kl_as_a_reward_has_the_residual_policy_of_a_higher_temperature(seed, beta, alpha_hat):
+    """Eq. 18 at its fixed point: −β log π̃ in the reward is entropy of weight β, so the temperature is α̂ + β."""
+    transition, _, add_on, prior = random_mdp(seed)
+    policy = residual_value_iteration(prior, add_on, transition, GAMMA, beta, alpha_hat + beta)[2]
+    reward = add_on - beta * np.log(policy / prior)
+    assert value(policy, reward, transition, alpha_hat) == pytest.approx(
+        value(policy, add_on + beta * np.log(prior), transition, alpha_hat + beta), abs=1e-8
+    )
+    rng = np.random.default_rng(seed)
+    for _ in range(20):
+        other = 0.9 * policy + 0.1 * rng.dirichlet(np.ones(ACTIONS), size=STATES)
+        theirs = value(other, add_on - beta * np.log(other / prior), transition, alpha_hat)
+        assert theirs < value(policy, reward, transition, alpha_hat)
