@@ -226,7 +226,7 @@ class _Collection:
         self.env = data.make_env(data.num_envs)
         self.capacity = data.replay_size
         self.replay = make_replay(self.capacity, data.updates_per_batch * data.batch_size)
-        self._random_state: dict[str, torch.Tensor] | None = None
+        self._random_state: dict[str, Any] | None = None
         env: VectorEnv = self.env
         seed: int | None = None
         if restored is None:
@@ -236,8 +236,7 @@ class _Collection:
             torch.manual_seed(run_seed + rank)
         else:
             self.replay.load_state_dict(restored["replay"])
-            self._random_state = restored["random_state"]
-            algorithm.noise_state = restored["noise"]
+            self._random_state = {**restored["random_state"], "noise": restored["noise"]}
             if restored["env"] is not None:
                 env = Resumed(self.env, _convert(restored["env"], torch.Tensor, torch.Tensor.numpy))
             else:
@@ -254,6 +253,7 @@ class _Collection:
             torch.set_rng_state(self._random_state["cpu"])
             if "cuda" in self._random_state:
                 torch.cuda.set_rng_state(self._random_state["cuda"], self.algorithm.device)
+            self.algorithm.noise_state = self._random_state["noise"]
             self._random_state = None
         frames = self.algorithm.annotate(transitions(next(self._turns), self.algorithm.explored))
         try:

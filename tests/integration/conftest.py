@@ -17,6 +17,7 @@ from rql_lightning.train import main
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/cartpole/residual_soft_q.yaml")
 PLAIN = str(ROOT / "configs/cartpole/rl_prior.yaml")
+PARKING = str(ROOT / "configs/parking/residual_sac.yaml")
 HIGHWAY = str(ROOT / "configs/highway/residual_soft_q.yaml")
 SMALL = [
     "--model.hidden_sizes=[16]",
@@ -105,6 +106,13 @@ def highway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLineRunne
     """``run`` for Highway."""
     monkeypatch.setattr(sys, "argv", ["train"])
     return CommandLineRunner(tmp_path, "highway", HIGHWAY)
+
+
+@pytest.fixture
+def parking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLineRunner:
+    """``run`` for Parking, short episodes, without what takes time or needs the prior's networks."""
+    monkeypatch.setattr(sys, "argv", ["train"])
+    return CommandLineRunner(tmp_path, "parking", PARKING)
 
 
 @pytest.fixture
