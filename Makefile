@@ -37,9 +37,10 @@ docs: setup  ## every command and code block of the docs, run
 
 check: lint type test
 
-bench: setup  ## against Stable-Baselines3 and highway-env, some eight minutes
+bench: setup  ## against Stable-Baselines3 and highway-env, some twenty minutes
 	$(BIN)/python benchmarks/cartpole.py
 	$(BIN)/python benchmarks/simulators.py
+	$(BIN)/python benchmarks/sac.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

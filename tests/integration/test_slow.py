@@ -56,12 +56,33 @@ def test_highway(name, basic, lanes, seed, tmp_path):
     assert lanes[0] <= metrics["lane_index_mean"] <= lanes[1]
 
 
-def test_the_shipped_prior_of_highway_scores_the_same_on_highway_env():
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("name", "basic", "negative"), [("rl_prior", 95.0, 999), ("residual_sac", 95.0, 37.5), ("full", 94.5, 32.0)]
+)
+def test_mountain_car(name, basic, negative, seed, tmp_path):
+    metrics = run_one(config(name, "mountain_car"), tmp_path, seed, ["--video.episodes=0"])
+    assert metrics["success_rate"] == 1.0 and metrics["basic_return_mean"] >= basic
+    assert metrics["negative_actions_mean"] <= negative
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("name", "basic", "clear"), [("rl_prior", -7.6, 0.0), ("residual_sac", -8.0, 0.95), ("full", -8.0, 0.0)]
+)
+def test_parking(name, basic, clear, seed, tmp_path):
+    metrics = run_one(config(name, "parking"), tmp_path, seed, ["--video.episodes=0"])
+    assert metrics["success_rate"] >= 0.97 and metrics["basic_return_mean"] >= basic
+    assert metrics["no_violation_mean"] >= clear
+
+
+@pytest.mark.parametrize(("task", "name"), [("Highway", "highway-rl"), ("Parking", "parking-rl")])
+def test_the_shipped_prior_scores_the_same_on_highway_env(task, name):
     summaries = {}
     for reference in (False, True):
-        env = make_vector_env("rql_lightning/Highway-v0", 4, "basic", reference=reference)
-        episodes = run_episodes(load_policy("pretrained:highway-rl"), env, list(range(EVALUATION_SEEDS, 1_000_020)))
-        summaries[reference] = episodes.summary("lane_index")
+        env = make_vector_env(f"rql_lightning/{task}-v0", 4, "basic", reference=reference)
+        episodes = run_episodes(load_policy(f"pretrained:{name}"), env, list(range(EVALUATION_SEEDS, 1_000_020)))
+        summaries[reference] = episodes.summary(env.customization.metric.name)
     assert summaries[True] == pytest.approx(summaries[False], abs=1e-6, nan_ok=True)
 
 
