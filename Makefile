@@ -16,7 +16,7 @@ demo: setup  ## customise CartPole and show what changed
 	$(BIN)/python -m rql_lightning.reproduce.demo
 
 test: setup  ## within 8 minutes on 2 cores
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -36,6 +36,7 @@ class Interpolation:
         self.right, self.up = (x - column).astype(np.float32), (v - row).astype(np.float32)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Bilinear; of the positions' and velocities' common shape."""
         flat, width = values.ravel(), len(VELOCITIES)
         below = (1 - self.up) * flat[self.index] + self.up * flat[self.index + 1]
         above = (1 - self.up) * flat[self.index + width] + self.up * flat[self.index + width + 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -174,6 +175,7 @@ def _message(error: BaseException | None) -> str | None:
 
 def _quieten() -> None:
     """Keep the screen for what the user asked for: no device lists, tips or other libraries' deprecations."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is ever opened; pygame complains of a missing screen
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
     for message in (

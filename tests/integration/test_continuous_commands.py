@@ -93,13 +93,13 @@ def test_discrete_and_continuous_algorithms_name_each_other(refused):
 
 
 class Drifting(gym.Env):
-    """Its observation and reward are what ``broken`` makes of them from the third step on."""
+    """Its observation and reward are what the arguments say from the third step on."""
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2,))
     action_space = gym.spaces.Box(-1.0, 1.0, (1,))
 
-    def __init__(self, observation: float = 0.5, reward: float = 1.0) -> None:
-        self.observation, self.reward, self.steps = observation, reward, 0
+    def __init__(self, late_observation: float = 0.5, late_reward: float = 1.0) -> None:
+        self.observation, self.reward, self.steps = late_observation, late_reward, 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -127,13 +127,13 @@ SMALL |= {"batch_size": 16, "warm_up_frames": 0, "replay_size": 256}
 @pytest.mark.parametrize("what", ["observation", "reward"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_numbers_that_are_not_finite_are_named_with_environment_and_step(fit, drifting, what, value):
-    data = ReplayDataModule(drifting, "basic", env_kwargs={what: value}, **SMALL)
+    data = ReplayDataModule(drifting, "basic", env_kwargs={f"late_{what}": value}, **SMALL)
     with pytest.raises(EnvironmentContractError, match=rf"{what}: found {value}.*environment 0 at step 3"):
         fit(SoftActorCritic(hidden_sizes=[8]), data)
 
 
 def test_a_run_that_diverges_says_which_loss_and_when(fit, drifting):
-    data = ReplayDataModule(drifting, "basic", env_kwargs={"reward": 1e30}, **SMALL)
+    data = ReplayDataModule(drifting, "basic", env_kwargs={"late_reward": 1e30}, **SMALL)
     with pytest.raises(
         DivergenceError, match=r"critic_loss became (inf|nan) at frame \d+, update \d+.*last checkpoint"
     ):
