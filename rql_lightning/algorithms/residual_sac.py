@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rql_lightning import functional
 from rql_lightning.algorithms.base import Schedule, check_hyperparameters
 from rql_lightning.algorithms.sac import Minibatch, Sample, SoftActorCritic, Temperature
-from rql_lightning.errors import ConfigurationError, require
+from rql_lightning.errors import require
 from rql_lightning.policies import SquashedGaussianPolicy
 from rql_lightning.priors import Prior
 
@@ -98,11 +98,11 @@ class ResidualSAC(SoftActorCritic):
             layer_norm=layer_norm,
             max_grad_norm=max_grad_norm,
             noise_correlation=noise_correlation,
+            critic_warm_up_updates=critic_warm_up_updates,
         )
         self._prior = [prior]  # in a list: it becomes a submodule as part of the policy, not twice
         self.start_at_prior, self.prior_frames = start_at_prior, prior_frames
         self.prior_min_scale, self.prior_log_prob_min = prior_min_scale, prior_log_prob_min
-        self.critic_warm_up_updates = critic_warm_up_updates
         self.omega_prime = float(alpha_hat if omega_prime is None else omega_prime)
         self.omega_prime_warm_up_frames = omega_prime_warm_up_frames
         self.omega_prime_warm_up_factor = omega_prime_warm_up_factor
@@ -147,14 +147,7 @@ class ResidualSAC(SoftActorCritic):
         """With ``start_at_prior``: the actor has the prior's weights, and Q_R is 0. At ω′ = α̂ that is π̂ = π."""
         if not self.start_at_prior:
             return
-        actor, shape = getattr(self._prior[0], "policy", None), (self.hidden_sizes, list(self.goal_scales or []))
-        if not isinstance(actor, SquashedGaussianPolicy) or (actor.hidden_sizes, actor.goal_scales) != shape:
-            found = getattr(actor, "hidden_sizes", self._prior[0].origin()), getattr(actor, "goal_scales", None)
-            raise ConfigurationError(
-                f"model.start_at_prior: found true with model.hidden_sizes and model.goal_scales {shape} and the "
-                f"prior's {found}, expected the same ones, of a prior out of a checkpoint; or false"
-            )
-        self.policy.network.load_state_dict(actor.network.state_dict())
+        self.start_actor_at(getattr(self._prior[0], "policy", self._prior[0]), "start_at_prior", True)
         for parameter in (self.critic.weights[-1], self.critic.biases[-1]):
             nn.init.zeros_(parameter)
 

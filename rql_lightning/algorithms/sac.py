@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from rql_lightning import functional
 from rql_lightning.algorithms.base import Algorithm, Schedule, check_hyperparameters
+from rql_lightning.errors import require
 from rql_lightning.exploration import CorrelatedNoise
 from rql_lightning.networks import TwinCritic, share_memory
-from rql_lightning.policies import SquashedGaussianPolicy
+from rql_lightning.policies import SquashedGaussianPolicy, load_policy
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
@@ -81,11 +82,13 @@ class SoftActorCritic(Algorithm):
         max_grad_norm: Gradients of actor and critics are each clipped to this norm; null for no clipping.
         noise_correlation: Correlation time, in steps, of the noise that exploration samples actions with; 0 for white
             noise.
+        start_at: Checkpoint, or name of a shipped one, of an actor of the same sizes to start at; null for random
+            weights.
+        critic_warm_up_updates: For the first so many updates the critics learn alone, and the actor stands still.
     """
 
     policy: SquashedGaussianPolicy
     explored = ("action", "pre_tanh")
-    critic_warm_up_updates = 0
 
     def __init__(
         self,
@@ -101,9 +104,12 @@ class SoftActorCritic(Algorithm):
         layer_norm: bool = False,
         max_grad_norm: float | None = None,
         noise_correlation: float = 0.0,
+        start_at: str | None = None,
+        critic_warm_up_updates: int = 0,
     ) -> None:
         check_hyperparameters(locals())
         super().__init__()
+        self.start_at, self.critic_warm_up_updates = start_at, critic_warm_up_updates
         self.hidden_sizes, self.goal_scales = list(hidden_sizes), goal_scales
         self.alpha, self.initial_alpha = alpha, initial_alpha
         self.target_entropy, self.gamma, self.tau = target_entropy, gamma, tau
@@ -149,6 +155,20 @@ class SoftActorCritic(Algorithm):
 
     def initialize(self) -> None:
         """Where actor and critics start, if not at random."""
+        if self.start_at is not None:
+            self.start_actor_at(load_policy(self.start_at), "start_at", self.start_at)
+
+    def start_actor_at(self, policy: Any, option: str, value: Any) -> None:
+        """Copy an actor's weights.
+
+        Raises:
+            ConfigurationError: naming the option and its value, if ``policy`` is not an actor of the same sizes.
+        """
+        expected, found = sizes(self.policy), sizes(policy)
+        require(
+            found == expected, f"model.{option}", value, f"a squashed Gaussian actor of {expected}; that is {found}"
+        )
+        self.policy.network.load_state_dict(policy.network.state_dict())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam on one vector: critics, actor, and the temperature if it is automatic."""
@@ -244,6 +264,14 @@ class SoftActorCritic(Algorithm):
         """From here on actions are in the coordinate [−1, 1]."""
         frames["action"] = torch.tanh(frames["pre_tanh"])
         return frames
+
+
+def sizes(policy: Any) -> dict[str, Any]:
+    """What two actors have in common that can have the same weights."""
+    if not isinstance(policy, SquashedGaussianPolicy):
+        return {"kind": type(policy).__name__}
+    shapes = {"observation": policy.observation_space.shape, "action": policy.action_space.shape}
+    return {**shapes, "hidden_sizes": policy.hidden_sizes, "goal_scales": policy.goal_scales}
 
 
 @dataclass(frozen=True)

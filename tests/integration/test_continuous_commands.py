@@ -58,6 +58,31 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(run):
     assert not torch.equal(weights(folder(1))["log_alpha"], straight["log_alpha"])
 
 
+FULL = str(CONFIGS / "parking/full.yaml")
+WIDE = "--model.hidden_sizes=[128,128]"
+SHORT = [setting for setting in QUICK if "--model" not in setting]
+
+
+def test_a_full_policy_starts_where_it_is_told_to(parking):
+    """And stays there while the critics learn alone."""
+    parking("fit", *SHORT, "--model.critic_warm_up_updates=1_000_000", WIDE, config=FULL)
+    learnt, started = (
+        load_policy(parking.folder(what="full") / "checkpoints/last.ckpt"),
+        load_policy("pretrained:parking-rl"),
+    )
+    for name, weight in started.network.state_dict().items():
+        assert torch.equal(learnt.network.state_dict()[name], weight), name
+    parking("fit", *SHORT, "--model.critic_warm_up_updates=0", WIDE, config=FULL)
+    moved = load_policy(parking.folder(1, "full") / "checkpoints/last.ckpt").network.state_dict()
+    assert not any(torch.equal(moved[name], weight) for name, weight in started.network.state_dict().items())
+
+
+@pytest.mark.parametrize("start", ["pretrained:mountain-car-rl", "pretrained:cartpole-rl", "nowhere.ckpt"])
+def test_a_full_policy_cannot_start_at_any_file(refused, start):
+    message = refused("fit", *SHORT, f"--model.start_at={start}", config=FULL)
+    assert start in message and ("model.start_at" in message or start == "nowhere.ckpt"), message
+
+
 def test_the_matmul_precision_is_set(parking):
     try:
         parking("fit", *QUICK, "--matmul_precision=medium")
