@@ -15,8 +15,8 @@ from rql_lightning.errors import CheckpointError
 DDP = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
 
 
-def launch(run, *arguments: str) -> str:
-    command = [sys.executable, "-m", "rql_lightning.train", *run.arguments("fit", *DDP, *arguments)]
+def launch(run, *arguments: str, **config: str) -> str:
+    command = [sys.executable, "-m", "rql_lightning.train", *run.arguments("fit", *DDP, *arguments, **config)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     result = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -29,8 +29,12 @@ def two_ranks(run):
     return run
 
 
+def weights_of_ranks(run) -> list[dict[str, torch.Tensor]]:
+    return [torch.load(run.root / f"weights-rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
 def test_ranks_share_weights_but_neither_frames_nor_random_numbers(two_ranks):
-    weights = [torch.load(two_ranks.root / f"weights-rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    weights = weights_of_ranks(two_ranks)
     assert weights[0].keys() == weights[1].keys()
     for key in weights[0]:
         assert torch.equal(weights[0][key], weights[1][key]), key
@@ -63,3 +67,13 @@ def test_a_run_of_two_ranks_resumes_with_two_and_refuses_one(two_ranks, refused)
         )
         == 1280
     )
+
+
+def test_actor_critics_share_weights_too(parking):
+    config = str(Path(__file__).parents[2] / "configs/parking/residual_sac.yaml")
+    settings = ["--model.start_at_prior=false", "--model.critic_warm_up_updates=0", "--data.env_kwargs={duration: 4}"]
+    settings += ["--model.alpha_hat=auto", "--model.omega_prime=0.1", "--data.total_frames=1024", "--video.episodes=0"]
+    settings += ["--data.warm_up_frames=64", "--evaluation.figures=false"]
+    launch(parking, *settings, "--trainer.callbacks+=rank_weights.WriteWeights", config=config)
+    own, other = weights_of_ranks(parking)
+    assert all(torch.equal(own[key], other[key]) for key in own) and own["log_alpha"] != 0
