@@ -15,9 +15,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from gymnasium.vector import VectorEnv
+from hypothesis import settings
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ def test_ranks_share_weights_but_neither_frames_nor_random_numbers(two_ranks):
 def test_evaluation_is_shared_out_and_reduced(two_ranks):
     distributed = two_ranks.metrics()
     two_ranks("test", f"--ckpt_path={two_ranks.checkpoint()}", "--evaluation.episodes=5")
-    assert two_ranks.metrics() == pytest.approx(distributed, rel=1e-5)
+    # In float32 a divergence of 1e-4 nats is a difference of numbers of order 1: it is known to some 1e-8.
+    assert two_ranks.metrics() == pytest.approx(distributed, rel=1e-5, abs=1e-8)
 
 
 def test_a_run_of_two_ranks_resumes_with_two_and_refuses_one(two_ranks, refused):

@@ -55,7 +55,7 @@ def each_state(by_hand: Callable[..., Any], q: Tensor, log_prior: Tensor, *weigh
 seeds = st.integers(0, 2**32 - 1)
 omegas = st.floats(0.01, 3)
 temperatures = st.floats(0.3, 3)
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=40)
 
 
 # Eq. 6

@@ -24,7 +24,7 @@ def random_mdp(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     return transition, basic, add_on, soft_value_iteration(basic, transition, GAMMA, ALPHA)[2]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds, st.floats(0.05, 2.0), st.floats(0.1, 2.0))
 def test_fixed_point_of_equation_16_with_the_policy_of_equation_17(seed, kl_weight, alpha_hat):
     transition, _, add_on, prior = random_mdp(seed)
@@ -38,7 +38,7 @@ def test_fixed_point_of_equation_16_with_the_policy_of_equation_17(seed, kl_weig
     np.testing.assert_allclose(q, add_on + GAMMA * transition @ earned, rtol=0, atol=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds, st.floats(0.05, 2.0), st.floats(0.1, 2.0))
 def test_equation_17_is_the_maximum_of_equation_15(seed, kl_weight, alpha_hat):
     """No other policy has a larger objective, at any state."""
@@ -58,7 +58,7 @@ def test_equation_17_is_the_maximum_of_equation_15(seed, kl_weight, alpha_hat):
     assert (objective(best) >= objective(others)).all() and (objective(best) >= objective(near)).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds)
 def test_without_a_future_greedy_is_optimal(seed):
     """At γ = 0 Eq. 17 is Eq. 6 at temperature α̂ + λ."""
@@ -112,7 +112,7 @@ def test_what_makes_no_problem_is_refused(name, value):
 # -- the two that are optimal in theory ------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds, st.floats(0.05, 2.0), st.floats(0.1, 2.0))
 def test_prior_likelihood_as_a_reward_has_the_residual_policy(seed, omega_prime, alpha_hat):
     """Appendix F.3: plain soft value iteration on r_R + ω′ log π."""
@@ -123,7 +123,7 @@ def test_prior_likelihood_as_a_reward_has_the_residual_policy(seed, omega_prime,
     np.testing.assert_allclose(plain[0], residual[0] + omega_prime * np.log(prior), rtol=0, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds, st.floats(0.05, 2.0), st.floats(0.1, 2.0))
 def test_kl_as_a_reward_has_the_residual_policy_of_a_higher_temperature(seed, beta, alpha_hat):
     """Eq. 18 at its fixed point: −β log π̃ in the reward is entropy of weight β, so the temperature is α̂ + β."""

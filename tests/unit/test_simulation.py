@@ -28,7 +28,7 @@ def make(id, num_envs=4, **kwargs):
 
 
 @given(seed=st.integers(0, 2**63), draws=st.lists(st.integers(0, 40), max_size=30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_random_numbers_are_numpys(seed, draws):
     expected, ours = np.random.default_rng(seed), seed_generator(seed)
     for count in draws:

@@ -71,7 +71,7 @@ def evaluate(policy: np.ndarray, reward: np.ndarray, transition: np.ndarray, gam
 
 weights = st.floats(0.05, 3)
 temperatures = st.floats(0.3, 3)
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 
 
 # The theorem
