@@ -68,8 +68,26 @@ def write(config: dict[str, Any], folder: Path) -> Path:
     return folder / "edited.yaml"
 
 
+ABLATIONS = {"greedy", "kl_reward", "prior_likelihood_reward"}
+
+
 def test_there_are_configs():
-    assert {path.parent.name for path in PATHS} >= {"cartpole"} and len(PATHS) >= 3
+    found = {task: {path.stem for path in PATHS if path.parent.name == task} for task in {p.parent.name for p in PATHS}}
+    for task in ("cartpole", "highway"):
+        assert found[task] >= {"rl_prior", "residual_soft_q", "full"}
+    assert found["mountain_car"] >= {"rl_prior", "residual_sac", "full"}
+    assert found["parking"] >= {"rl_prior", "residual_sac", "full"} | ABLATIONS
+
+
+def test_ablations_differ_from_the_residual_algorithm_in_nothing_but_the_class():
+    """And in what the weight of the prior's log-likelihood is set to."""
+    configs = {path.stem: yaml.safe_load(path.read_text()) for path in PATHS if path.parent.name == "parking"}
+    for name in ("residual_sac", *sorted(ABLATIONS)):
+        configs[name].pop("run_name")
+        configs[name]["model"].pop("class_path")
+        for key in ("omega_prime", "alpha_hat"):
+            configs[name]["model"]["init_args"].pop(key)
+        assert configs[name] == configs["residual_sac"], name
 
 
 @EACH
@@ -127,5 +145,5 @@ def test_runs_are_told_apart(path):
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert config["run_name"] == path.stem
     assert isinstance(config["seed_everything"], int) and not isinstance(config["seed_everything"], bool)
-    residual = "Residual" in config["model"]["class_path"]
-    assert config["data"]["reward"] == "add_on" or not residual
+    from_scratch = config["model"]["class_path"].rpartition(".")[2] in ("SoftQLearning", "SoftActorCritic")
+    assert (config["data"]["reward"] == "add_on") != from_scratch
