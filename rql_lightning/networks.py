@@ -68,47 +68,53 @@ class TwinCritic(nn.Module):
         parameters = [parameter for layer in zip(self.weights, self.biases, strict=True) for parameter in layer]
         if frozen:
             parameters = [parameter.detach() for parameter in parameters]
-        return _Twins.apply(self.layer_norm, torch.cat([observation, action], dim=-1), *parameters)
+        return _Twins.apply(self.layer_norm, observation, action, *parameters)
 
 
 class _Twins(torch.autograd.Function):
     """The layers of :class:`TwinCritic` as one node of the graph, which costs small layers less."""
 
     @staticmethod
-    def forward(ctx: Any, layer_norm: bool, inputs: Tensor, *parameters: Tensor) -> Tensor:
-        """``[B, I]`` → ``[2, B]``; parameters are weight ``[2, I, O]`` and bias ``[2, 1, O]`` of each layer."""
-        hidden, normalized = [inputs.expand(2, -1, -1)], []
+    def forward(ctx: Any, layer_norm: bool, observation: Tensor, action: Tensor, *parameters: Tensor) -> Tensor:
+        """``[B, D]`` and ``[B, A]`` → ``[2, B]``; parameters: weight ``[2, I, O]`` and bias ``[2, 1, O]`` a layer."""
+        hidden, normalized = [torch.cat([observation, action], dim=-1).expand(2, -1, -1)], []
         for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
             result = torch.baddbmm(bias, hidden[-1], weight)
             if layer_norm:
                 before, (result, mean, inverse) = result, torch.native_layer_norm(result, [result.shape[-1]], *NORM)
                 normalized += [before, mean, inverse]
             hidden.append(result.relu_())
-        ctx.layer_norm, ctx.layers = layer_norm, len(hidden)
+        ctx.layer_norm, ctx.layers, ctx.actions = layer_norm, len(hidden), action.shape[-1]
         ctx.save_for_backward(*hidden, *parameters[::2], *normalized)
-        return torch.baddbmm(parameters[-1], hidden[-1], parameters[-2]).squeeze(-1)
+        # A product with one column costs four times as much as the same one with one row.
+        return torch.baddbmm(parameters[-1], parameters[-2].mT, hidden[-1].mT).squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
-        """Only what is asked for: weights and biases, or the inputs."""
+        """Only what is asked for: weights and biases, or the action."""
         layers, saved = ctx.layers, ctx.saved_tensors
         hidden, weights, normalized = saved[:layers], saved[layers : 2 * layers], saved[2 * layers :]
+        learning = ctx.needs_input_grad[3]
         gradients: list[Tensor | None] = [None] * (2 * layers)
-        gradient = grad_output.unsqueeze(-1)
-        for layer in reversed(range(layers)):
-            if ctx.needs_input_grad[2 + 2 * layer]:
-                gradients[2 * layer] = torch.bmm(hidden[layer].transpose(1, 2), gradient)
+        if learning:
+            gradients[-2:] = torch.bmm(grad_output.unsqueeze(1), hidden[-1]).mT, grad_output.sum(1).view(2, 1, 1)
+        gradient = grad_output.unsqueeze(-1) * weights[-1].mT
+        for layer in reversed(range(layers - 1)):
+            torch.ops.aten.threshold_backward.grad_input(gradient, hidden[layer + 1], 0, grad_input=gradient)
+            if ctx.layer_norm:
+                before, mean, inverse = normalized[3 * layer : 3 * layer + 3]
+                shape, wanted = [before.shape[-1]], [True, False, False]
+                backward = torch.ops.aten.native_layer_norm_backward
+                gradient = backward(gradient, before, shape, mean, inverse, None, None, wanted)[0]
+            if learning:
+                gradients[2 * layer] = torch.bmm(hidden[layer].mT, gradient)
                 gradients[2 * layer + 1] = gradient.sum(dim=1, keepdim=True)
             if layer > 0:
-                gradient = torch.bmm(gradient, weights[layer].transpose(1, 2))
-                torch.ops.aten.threshold_backward.grad_input(gradient, hidden[layer], 0, grad_input=gradient)
-                if ctx.layer_norm:
-                    before, mean, inverse = normalized[3 * layer - 3 : 3 * layer]
-                    shape, wanted = [before.shape[-1]], [True, False, False]
-                    backward = torch.ops.aten.native_layer_norm_backward
-                    gradient = backward(gradient, before, shape, mean, inverse, None, None, wanted)[0]
-        inputs = torch.bmm(gradient, weights[0].transpose(1, 2)).sum(dim=0) if ctx.needs_input_grad[1] else None
-        return None, inputs, *gradients
+                gradient = torch.bmm(gradient, weights[layer].mT)
+        action = None
+        if ctx.needs_input_grad[2]:
+            action = torch.bmm(weights[0][:, -ctx.actions :], gradient.mT).sum(dim=0).T
+        return None, None, action, *gradients
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ import gymnasium as gym
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from rql_lightning.envs.spaces import check_same, space_from_data
 from rql_lightning.errors import CheckpointError, DivergenceError, RqlError, require
@@ -154,7 +153,7 @@ class Algorithm(pl.LightningModule):
             parts: Elements of each part of that vector (of actor and critics, say), each clipped by itself; by default
                 it is one.
         """
-        gradient = parameters_to_vector(torch.autograd.grad(loss, parameters))
+        gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
         if self.trainer.world_size > 1:
             gradient = self.trainer.strategy.reduce(gradient, reduce_op="mean")
         if self.max_grad_norm is not None:
