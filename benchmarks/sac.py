@@ -2,8 +2,10 @@
 
     make bench
 
-The same steps, updates, batch, networks and environments on both sides, of two sizes: MountainCarContinuous (one
-update a step, batch 512, two layers of 64) and Parking (one update for four steps, batch 256, three layers of 256).
+The same numbers of steps and updates, and the same batch, networks and environments on both sides, of two sizes:
+MountainCarContinuous (one update a step, batch 512, two layers of 64) and Parking (one update for four steps, batch
+256, three layers of 256). Ours collects 32 or 64 steps at a time and then makes their updates, on MountainCar in 16
+environments at once; Stable-Baselines3 takes one step of one environment, on Parking of four, between its updates.
 Parking comes twice: Stable-Baselines3 on our compiled environment, which compares the algorithms alone, and on
 highway-env itself, which is what it runs on without this project. Nothing is evaluated. All sides take turns, as many
 rounds as asked for; prints the wall-clock of each side's fastest round and the ratio ours / theirs.

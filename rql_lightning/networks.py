@@ -105,7 +105,7 @@ class _Twins(torch.autograd.Function):
                 before, mean, inverse = normalized[3 * layer : 3 * layer + 3]
                 shape, wanted = [before.shape[-1]], [True, False, False]
                 backward = torch.ops.aten.native_layer_norm_backward
-                gradient = backward(gradient, before, shape, mean, inverse, None, None, wanted)[0]
+                gradient = backward(gradient.to(before.dtype), before, shape, mean, inverse, None, None, wanted)[0]
             if learning:
                 gradients[2 * layer] = torch.bmm(hidden[layer].mT, gradient)
                 gradients[2 * layer + 1] = gradient.sum(dim=1, keepdim=True)
@@ -118,7 +118,7 @@ class _Twins(torch.autograd.Function):
 
 
 @torch.no_grad()
-def share_memory(parameters: Sequence[nn.Parameter]) -> Tensor:
+def share_memory(parameters: Sequence[Tensor]) -> Tensor:
     """Move parameters into one vector, of which they become views.
 
     An optimizer on the vector then makes one step of one tensor where it would make one for each parameter: a tenth of

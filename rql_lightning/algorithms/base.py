@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import gymnasium as gym
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rql_lightning.envs.spaces import check_same, space_from_data
 from rql_lightning.errors import CheckpointError, DivergenceError, RqlError, require
@@ -116,8 +116,8 @@ class Algorithm(pl.LightningModule):
         ]
         if wrong:
             raise DivergenceError(
-                f"{wrong[0]} at frame {self.frames}, update {self.updates}: training diverged. The last checkpoint is "
-                "from before; try a smaller model.learning_rate or model.max_grad_norm"
+                f"{wrong[0]} at frame {self.frames}, update {self.updates}: training diverged. The last checkpoint, "
+                "if one was written, is from before; try a smaller model.learning_rate or model.max_grad_norm"
             )
 
     def on_train_start(self) -> None:
@@ -137,9 +137,7 @@ class Algorithm(pl.LightningModule):
 
     # -- optimization ------------------------------------------------------------------------------------------------
 
-    def descend(
-        self, loss: Tensor, parameters: Sequence[nn.Parameter], optimizer: Any, parts: Sequence[int] | None = None
-    ) -> None:
+    def descend(self, loss: Tensor, parameters: Sequence[Tensor], optimizer: Any) -> None:
         """One optimizer step down ``loss``, its gradient averaged over the ranks and clipped.
 
         ``torch.autograd.grad`` leaves DistributedDataParallel's hooks alone: they allow one backward pass a training
@@ -148,18 +146,19 @@ class Algorithm(pl.LightningModule):
         Args:
             loss: Scalar.
             parameters: Those that the loss is differentiated by.
-            optimizer: PyTorch's or Lightning's, on the one vector that they are views of
-                (:func:`rql_lightning.networks.share_memory`): one message between ranks, one norm, one step.
-            parts: Elements of each part of that vector (of actor and critics, say), each clipped by itself; by default
-                it is one.
+            optimizer: PyTorch's or Lightning's, on the vectors that they are views of, in their order
+                (:func:`rql_lightning.networks.share_memory`): one message between ranks, one norm a vector, one step.
+                Vectors that ``parameters`` do not reach stand still, and Adam does not count the step for them: after
+                steps of gradient 0 the first others would be several times the learning rate.
         """
         gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
         if self.trainer.world_size > 1:
             gradient = self.trainer.strategy.reduce(gradient, reduce_op="mean")
-        if self.max_grad_norm is not None:
-            for part in [gradient] if parts is None else gradient.split(list(parts)):
+        for vector in optimizer.param_groups[0]["params"]:
+            part, gradient = gradient[: len(vector)], gradient[len(vector) :]
+            vector.grad = part if len(part) else None
+            if self.max_grad_norm is not None and len(part):
                 part.unsqueeze(0).renorm_(p=2, dim=0, maxnorm=self.max_grad_norm)
-        optimizer.param_groups[0]["params"][0].grad = gradient
         optimizer.step()
         self.updates += 1
 
@@ -220,7 +219,8 @@ class Algorithm(pl.LightningModule):
             raise CheckpointError(f"{path}: found the task {about['task']}, expected {self.policy.task}")
         found, expected = about["policy"], self.policy.describe()
         for key in ("observation_space", "action_space"):
-            check_same(f"{path}, {key}", space_from_data(found[key]), getattr(self.policy, key))
+            space = space_from_data(found[key])
+            check_same(f"{path}, {key}", space, getattr(self.policy, key), bounds=key == "action_space")
         for key in expected.keys() - {"observation_space", "action_space", "prior"}:
             if found[key] != expected[key]:
                 raise CheckpointError(f"{path}: found {key} {found[key]}, expected the config's {expected[key]}")

@@ -40,7 +40,7 @@ class ResidualSAC(SoftActorCritic):
         learning_rate_schedule: 'linear' lets the learning rate fall to 0 at the end of the budget.
         tau: How far the target critics move towards the critics at each update.
         layer_norm: Whether the critics' hidden layers are normalised, which keeps them from extrapolating.
-        max_grad_norm: Gradients of actor and critics are each clipped to this norm; null for no clipping.
+        max_grad_norm: Gradients of critics, actor and temperature are each clipped to this norm; null for no clipping.
         noise_correlation: Correlation time, in steps, of the noise that exploration samples actions with; 0 for white
             noise.
         start_at_prior: Whether the actor starts with the prior's weights (of the same hidden_sizes) and the residual
@@ -140,7 +140,8 @@ class ResidualSAC(SoftActorCritic):
         policy = SquashedGaussianPolicy(
             observation_space, action_space, self.hidden_sizes, self.goal_scales, prior, task
         )
-        require(self.prior_frames == 0 or prior.can_act, "model.prior_frames", self.prior_frames, "0: it cannot act")
+        expected = "0: only a squashed Gaussian can be sampled with exploration's noise"
+        require(self.prior_frames == 0 or prior.gaussian, "model.prior_frames", self.prior_frames, expected)
         return policy
 
     def initialize(self) -> None:
@@ -170,7 +171,7 @@ class ResidualSAC(SoftActorCritic):
         assert parameters is not None
         log_prob = self._prior[0].pre_tanh_log_prob(parameters, sample.pre_tanh.detach()).detach()
         result = {"prior_log_prob": log_prob}
-        if self._prior[0].can_act:
+        if self._prior[0].gaussian:
             floor = math.log(self.prior_min_scale) if self.prior_min_scale > 0 else -math.inf
             result["prior_scale_floored"] = (parameters.chunk(2, dim=-1)[1] <= floor).float()
         bound = -math.inf if self.prior_log_prob_min is None else self.prior_log_prob_min
@@ -184,7 +185,7 @@ class ResidualSAC(SoftActorCritic):
         for place in (frames, frames["next"]):
             observation = place["observation"].to(self.device)
             parameters = prior.distribution_parameters(observation)
-            if prior.can_act and self.prior_min_scale > 0:
+            if prior.gaussian and self.prior_min_scale > 0:
                 location, log_scale = parameters.chunk(2, dim=-1)
                 parameters = torch.cat([location, log_scale.clamp(min=math.log(self.prior_min_scale))], dim=-1)
             place["prior_parameters"] = parameters.to(place["observation"].device)

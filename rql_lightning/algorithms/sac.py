@@ -79,7 +79,7 @@ class SoftActorCritic(Algorithm):
         learning_rate_schedule: 'linear' lets the learning rate fall to 0 at the end of the budget.
         tau: How far the target critics move towards the critics at each update.
         layer_norm: Whether the critics' hidden layers are normalised, which keeps them from extrapolating.
-        max_grad_norm: Gradients of actor and critics are each clipped to this norm; null for no clipping.
+        max_grad_norm: Gradients of critics, actor and temperature are each clipped to this norm; null for no clipping.
         noise_correlation: Correlation time, in steps, of the noise that exploration samples actions with; 0 for white
             noise.
         start_at: Checkpoint, or name of a shipped one, of an actor of the same sizes to start at; null for random
@@ -88,6 +88,7 @@ class SoftActorCritic(Algorithm):
     """
 
     policy: SquashedGaussianPolicy
+    log_alpha: Tensor
     explored = ("action", "pre_tanh")
 
     def __init__(
@@ -150,8 +151,15 @@ class SoftActorCritic(Algorithm):
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.target_critic.requires_grad_(False)
         initial = self.initial_alpha if self.alpha == "auto" else self.alpha
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(initial)), requires_grad=self.alpha == "auto")
+        log_alpha = torch.tensor(math.log(initial))
+        if self.alpha == "auto":
+            self.log_alpha = nn.Parameter(log_alpha)
+        else:  # the config's number, whatever a checkpoint was trained with
+            self.register_buffer("log_alpha", log_alpha, persistent=False)
         self.entropy_goal = -float(actions) if self.target_entropy is None else self.target_entropy
+        most = actions * math.log(2.0)  # of the uniform policy on [−1, 1]^A
+        expected = f"less than {most:.3f} nats, the most that {actions} action dimensions can have"
+        require(self.entropy_goal < most, "model.target_entropy", self.target_entropy, expected)
 
     def initialize(self) -> None:
         """Where actor and critics start, if not at random."""
@@ -171,15 +179,14 @@ class SoftActorCritic(Algorithm):
         self.policy.network.load_state_dict(policy.network.state_dict())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One Adam on one vector: critics, actor, and the temperature if it is automatic."""
-        parts = [list(self.critic.parameters()), list(self.policy.network.parameters())]
+        """One Adam on a vector each of critics, actor, and the temperature if it is automatic."""
+        parts: list[list[Tensor]] = [list(self.critic.parameters()), list(self.policy.network.parameters())]
         parts += [[self.log_alpha]] if self.alpha == "auto" else []
-        self._learnt = [parameter for part in parts for parameter in part]
-        self._sizes = [sum(parameter.numel() for parameter in part) for part in parts]
-        vector = share_memory(self._learnt)
+        vectors = [share_memory(part) for part in parts]
+        self._critic_parameters, self._learnt = parts[0], [parameter for part in parts for parameter in part]
         self._target_vector = share_memory(list(self.target_critic.parameters())).detach()
-        self._critic_vector = vector.detach()[: self._sizes[0]]
-        return torch.optim.Adam([vector], lr=self.learning_rate, fused=True)
+        self._critic_vector = vectors[0].detach()
+        return torch.optim.Adam(vectors, lr=self.learning_rate, fused=True)
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:
         """K updates of critics, actor and temperature, each from the parameters before it (``[K, B]``)."""
@@ -191,11 +198,11 @@ class SoftActorCritic(Algorithm):
             losses, sample, diagnostics = self.losses(minibatch, own, following)
             # Lightning's optimizer calls a dozen hooks, which take as long as the step: once a training step.
             last = index + 1 == len(minibatches)
+            step = optimizer if last else optimizer.optimizer
             if self.updates < self.critic_warm_up_updates:
-                losses = [losses[0], *(0.0 * loss for loss in losses[1:])]
-            self.descend(
-                sum(losses[1:], losses[0]), self._learnt, optimizer if last else optimizer.optimizer, self._sizes
-            )
+                self.descend(losses[0], self._critic_parameters, step)
+            else:
+                self.descend(sum(losses[1:], losses[0]), self._learnt, step)
             self._target_vector.lerp_(self._critic_vector, self.tau)
             history.append(diagnostics)
         means = {key: torch.stack([row[key] for row in history]).mean().item() for key in history[0]}
@@ -270,7 +277,9 @@ def sizes(policy: Any) -> dict[str, Any]:
     """What two actors have in common that can have the same weights."""
     if not isinstance(policy, SquashedGaussianPolicy):
         return {"kind": type(policy).__name__}
-    shapes = {"observation": policy.observation_space.shape, "action": policy.action_space.shape}
+    low, high = ((policy.observation_middle + side * policy.observation_half_width).tolist() for side in (-1.0, 1.0))
+    shapes = {"observation": policy.observation_space.shape, "scaled from": (low, high)}
+    shapes |= {"action": policy.action_space.shape}
     return {**shapes, "hidden_sizes": policy.hidden_sizes, "goal_scales": policy.goal_scales}
 
 

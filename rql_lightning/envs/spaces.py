@@ -69,8 +69,9 @@ def check_continuous(observation_space: gym.Space[Any], action_space: gym.Space[
             f"action space: found {action_space}, {expected}for Discrete there are SoftQLearning and "
             "ResidualSoftQLearning)"
         )
-    proper = np.issubdtype(action_space.dtype, np.floating) and action_space.is_bounded()
-    if not proper or not bool((action_space.low < action_space.high).all()):
+    low, high = action_space.low, action_space.high
+    proper = np.issubdtype(action_space.dtype, np.floating) and bool(_has_bounds(low, high).all())
+    if not proper:
         raise SpaceMismatchError(
             f"action space: found {action_space}, {expected}gymnasium.wrappers.RescaleAction or TransformAction gives "
             "it bounds)"
@@ -118,27 +119,34 @@ class ActionBounds:
 def observation_scale(space: gym.Space[Any]) -> tuple[Tensor, Tensor]:
     """Middle and half width of each number of a ``Box``, ``[D]``; 0 and 1 where it has no finite bounds."""
     low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
-    bounded = (np.maximum(np.abs(low), np.abs(high)) < 1e30) & (low < high)  # some spaces have the largest float32
+    bounded = _has_bounds(low, high)
     low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
     middle, half_width = (high + low) / 2, (high - low) / 2
     return torch.from_numpy(middle.astype(np.float32)), torch.from_numpy(half_width.astype(np.float32))
 
 
-def check_same(what: str, found: gym.Space[Any], expected: gym.Space[Any]) -> None:
-    """Refuse a policy for other observations or actions than the environment's.
+def _has_bounds(low: np.ndarray[Any, Any], high: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    largest = np.maximum(np.abs(low), np.abs(high))
+    return (largest < 1e30) & (low < high)  # some spaces have the largest float32 where they have no bound
 
-    Shapes, types, numbers and bounds of actions must agree; the bounds of observations need not.
+
+def check_same(what: str, found: gym.Space[Any], expected: gym.Space[Any], bounds: bool) -> None:
+    """Refuse a policy for other observations or actions than the environment's.
 
     Args:
         what: Whose space it is, for the message.
         found: The policy's.
         expected: The environment's.
+        bounds: Whether the bounds of a ``Box`` must agree beside types and shapes: those of actions must, as they say
+            what an action in [−1, 1] stands for.
 
     Raises:
         SpaceMismatchError: with both spaces in the message.
     """
-    same_kind = type(found) is type(expected) and found.shape == expected.shape
-    if isinstance(found, gym.spaces.Discrete) and same_kind:
-        same_kind = found == expected
-    if not same_kind:
+    same = type(found) is type(expected) and found.shape == expected.shape
+    if isinstance(found, gym.spaces.Discrete) and same:
+        same = found == expected
+    if isinstance(found, gym.spaces.Box) and same and bounds:
+        same = np.allclose(found.low, expected.low) and np.allclose(found.high, expected.high)
+    if not same:
         raise SpaceMismatchError(f"{what}: found {found}, expected the environment's {expected}")

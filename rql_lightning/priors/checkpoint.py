@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from rql_lightning.errors import SpaceMismatchError
-from rql_lightning.policies import ContinuousPolicy, Policy, build_policy, load_policy
+from rql_lightning.policies import ContinuousPolicy, GaussianPolicy, Policy, build_policy, load_policy
 from rql_lightning.priors.base import Prior
 
 
@@ -42,6 +42,11 @@ class CheckpointPrior(Prior):
             policy.action_space,
             policy.task,
         )
+
+    @property
+    def gaussian(self) -> bool:
+        """See :attr:`Prior.gaussian`."""
+        return isinstance(self.policy, GaussianPolicy)
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
         """Those of the policy, ``[..., P]``."""

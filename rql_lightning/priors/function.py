@@ -89,6 +89,8 @@ class FunctionPrior(Prior):
 
     def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
         """The density at observations ``[..., D]`` and pre-tanh actions ``[..., A]``, in the coordinate [−1, 1]."""
+        if not bool(pre_tanh.isfinite().all()):  # training has diverged, which is not the function's fault
+            return torch.full(pre_tanh.shape[:-1], torch.nan, device=pre_tanh.device)
         rows = parameters.reshape(-1, *self.observation_space.shape).cpu()
         # Not the bound itself, to which float32 rounds tanh: densities need not be finite there.
         unit = torch.tanh(pre_tanh).clamp(-WITHIN, WITHIN).reshape(len(rows), -1).cpu()

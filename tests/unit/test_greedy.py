@@ -88,15 +88,13 @@ def lost_by_greedy(seed: int) -> tuple[float, float]:
     return tuple((best - value(policy, total, transition, ALPHA_HAT)) / gain for policy in (greedy, residual))
 
 
-def test_greedy_loses_part_of_what_customization_can_gain(capsys):
+def test_greedy_loses_part_of_what_customization_can_gain():
+    """The figures of docs/continuous.md: 0.8 % (median of 200 MDPs), and 2.9 % or more in one of ten."""
     losses = np.array([lost_by_greedy(seed) for seed in range(200)])
     greedy, residual = losses.T
     assert np.abs(residual).max() < 1e-6, "the theorem"
     assert (greedy > 0).all()
-    print(
-        f"greedy loses {np.median(greedy):.1%} of the gain (median), {np.quantile(greedy, 0.9):.1%} in one of ten MDPs"
-    )
-    assert np.median(greedy) > 0.005
+    assert np.quantile(greedy, [0.5, 0.9]) == pytest.approx([0.008, 0.029], abs=5e-4)
 
 
 @pytest.mark.parametrize(

@@ -109,10 +109,29 @@ def test_other_spaces_are_refused_with_both_in_the_message(environment, found, e
     assert expected in message[message.index("expected the environment's") :]
 
 
-def test_other_bounds_are_not_refused():
+def test_other_bounds_of_actions_are_refused():
+    """An action of 0.5 in [−1, 1] would be another push than the prior means."""
+    prior = CheckpointPrior("pretrained:mountain-car-rl")
+    with pytest.raises(SpaceMismatchError, match=r"action space: found Box\(-1.0.*expected.*Box\(-3.0"):
+        prior.attach(prior.observation_space, gym.spaces.Box(-3.0, 3.0, (1,)))
+    prior.attach(prior.observation_space, prior.action_space)
+
+
+def test_other_bounds_of_observations_are_not_refused():
     prior, endless = CheckpointPrior(SHIPPED), gym.spaces.Box(-np.inf, np.inf, (4,))
     prior.attach(endless, SPACES[1])
     assert prior.distribution_parameters(observations()).shape == (64, 2)
+
+
+@pytest.mark.parametrize("pre_tanh", [-20.0, -9.0, 7.0, 20.0])
+def test_a_function_has_finite_densities_and_gradients_at_saturated_actions(pre_tanh):
+    prior = FunctionPrior(
+        lambda observation, action: torch.distributions.Beta(2.0, 2.0).log_prob((1 + action) / 2)[:, 0]
+    )
+    prior.attach(box(4), box(1))
+    inputs = torch.full((3, 1), pre_tanh, requires_grad=True)
+    log_prob = prior.pre_tanh_log_prob(torch.zeros(3, 4), inputs)
+    assert log_prob.isfinite().all() and torch.autograd.grad(log_prob.sum(), inputs)[0].isfinite().all()
 
 
 # -- out of a function -----------------------------------------------------------------------------------------------

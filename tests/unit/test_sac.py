@@ -24,11 +24,11 @@ from rql_lightning.algorithms import (
 )
 from rql_lightning.algorithms.residual_sac import bounded_below
 from rql_lightning.algorithms.sac import Minibatch
-from rql_lightning.errors import ConfigurationError
+from rql_lightning.errors import ConfigurationError, EnvironmentContractError
 from rql_lightning.exploration import CorrelatedNoise
 from rql_lightning.networks import TwinCritic
 from rql_lightning.policies import SquashedGaussianPolicy
-from rql_lightning.priors import CheckpointPrior, FunctionPrior
+from rql_lightning.priors import CheckpointPrior, FunctionPrior, Prior
 
 BOX, ACTION = gym.spaces.Box(-3.0, 5.0, (3,)), gym.spaces.Box(-2.0, 2.0, (2,))
 K, B, GAMMA = 4, 24, 0.9
@@ -113,6 +113,22 @@ def test_twin_critics_are_two_networks_with_their_gradients(layer_norm):
     frozen = critic(observation, action, frozen=True)
     torch.testing.assert_close(torch.autograd.grad((weights * frozen).sum(), action)[0], theirs[0])
     assert not critic(observation, action.detach(), frozen=True).requires_grad
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_twin_critics_run_in_bfloat16(layer_norm):
+    torch.manual_seed(0)
+    critic = TwinCritic(5, [32, 32], layer_norm)
+    observation, action = torch.randn(B, 3), torch.randn(B, 2, requires_grad=True)
+
+    def gradient() -> Tensor:
+        inputs = [action, *critic.parameters()]
+        return torch.cat([part.flatten() for part in torch.autograd.grad(critic(observation, action).sum(), inputs)])
+
+    expected = gradient()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradient()
+    assert torch.cosine_similarity(found, expected, dim=0) > 0.99
 
 
 # -- losses ----------------------------------------------------------------------------------------------------------
@@ -292,7 +308,7 @@ def test_updates_are_adams_on_each_part(detached, max_grad_norm):
 
 
 def test_the_temperature_follows_the_entropy(detached):
-    rising, falling = (detached(SoftActorCritic, alpha="auto", target_entropy=goal) for goal in (5.0, -50.0))
+    rising, falling = (detached(SoftActorCritic, alpha="auto", target_entropy=goal) for goal in (1.3, -50.0))
     for learner in (rising, falling):
         learner.update(make_batch())
     assert rising.log_alpha > 0 > falling.log_alpha
@@ -304,8 +320,27 @@ def test_the_actor_stands_still_while_critics_warm_up(detached):
     before = [parameter.clone() for parameter in learner.policy.network.parameters()]
     learner.update(make_batch(learner._prior[0]))
     assert all(map(torch.equal, before, learner.policy.network.parameters()))
+    learner.critic_warm_up_updates = K + 1  # one more, and three of the actor
     learner.update(make_batch(learner._prior[0]))
     assert not any(map(torch.equal, before, learner.policy.network.parameters()))
+
+
+def test_the_actors_first_step_after_the_warm_up_is_adams_first(detached):
+    """Had Adam counted the steps of the warm-up for the actor, it would be several times the learning rate."""
+    learner = detached(ResidualSAC, GaussianPrior(), 0.4, "auto", critic_warm_up_updates=50)
+    learner.update(make_batch(learner._prior[0], count=50))
+    before = [parameter.clone() for parameter in learner.policy.network.parameters()]
+    learner.update(make_batch(learner._prior[0], count=1))
+    steps = [(new - old).abs().max() for new, old in zip(learner.policy.network.parameters(), before, strict=True)]
+    assert 0.0099 < max(steps) < 0.0101
+    assert abs(abs(learner.log_alpha.item()) - 0.01) < 1e-4
+
+
+def test_a_temperature_that_is_a_number_is_the_configs(detached):
+    other = detached(ResidualSAC, GaussianPrior(), 0.4, 0.3)
+    learner = detached(ResidualSAC, GaussianPrior(), 0.4, 0.7)
+    learner.load_state_dict(other.state_dict())
+    assert learner.log_alpha.exp().item() == pytest.approx(0.7)
 
 
 def test_starting_at_the_prior_is_starting_at_the_solution_for_no_wish(detached):
@@ -400,12 +435,71 @@ def normal_density(observation: Tensor, action: Tensor) -> Tensor:
     return (-0.5 * action.square()).sum(-1)
 
 
+class OtherScales(GaussianPrior):
+    """Trained where observations had other bounds: its weights mean something else here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.policy.observation_half_width += 1.0
+
+
+class Mixture(Prior):
+    """Of two Gaussians, at ±1: can act, but its parameters are no location and log-scale."""
+
+    observation_space, action_space = BOX, ACTION
+
+    def distribution_parameters(self, observation: Tensor) -> Tensor:
+        return torch.stack([observation.sum(-1).tanh(), -9.0 + 0.0 * observation.sum(-1)], -1)
+
+    def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
+        left, right = (-0.5 * (pre_tanh - at).square().sum(-1) for at in (-1.0, 1.0))
+        weight = torch.sigmoid(parameters[..., 0])
+        return (weight * left.exp() + (1 - weight) * right.exp()).log() + math.log(0.5 / math.pi)
+
+    def origin(self) -> str:
+        return "prior mixture"
+
+
+def test_a_prior_that_is_no_gaussian_keeps_its_parameters(detached):
+    learner = detached(ResidualSAC, Mixture(), 0.4, 0.7)
+    observation = torch.zeros(5, 3)
+    frames = TensorDict(
+        {"observation": observation, "pre_tanh": torch.zeros(5, 2), "next": {"observation": observation}}
+    )
+    frames.batch_size = [5]
+    assert (learner.annotate(frames)["prior_parameters"][:, 1] == -9.0).all()
+    assert "prior_scale_floored" not in learner.update(make_batch(learner._prior[0]))
+
+
+def test_a_prior_without_a_density_is_refused(detached):
+    class Densityless(Mixture):
+        pre_tanh_log_prob = Prior.pre_tanh_log_prob
+
+    learner = detached(ResidualSAC, Densityless(), 0.4, 0.7)
+    with pytest.raises(EnvironmentContractError, match=r"prior mixture: found no.*expected a density"):
+        learner.update(make_batch(learner._prior[0]))
+
+
+def test_divergence_is_not_blamed_on_the_priors_function(detached):
+    """Validating distributions would raise at NaN, before anybody can say which loss it was."""
+
+    def log_prob(observation: Tensor, action: Tensor) -> Tensor:
+        return torch.distributions.Normal(0.0, 1.0, validate_args=True).log_prob(action).sum(-1)
+
+    learner = detached(ResidualSAC, FunctionPrior(log_prob), 0.4, 0.7)
+    batch = make_batch(learner._prior[0])
+    next(learner.policy.network.parameters()).data.fill_(math.nan)
+    assert math.isnan(learner.update(batch)["actor_loss"])
+
+
 @pytest.mark.parametrize(
     ("settings", "prior", "message"),
     [
         ({"start_at_prior": True}, GaussianPrior(hidden_sizes=(4,)), r"model\.start_at_prior.*\[4\]"),
         ({"start_at_prior": True}, FunctionPrior(normal_density), r"model\.start_at_prior"),
-        ({"prior_frames": 5}, FunctionPrior(normal_density), r"model\.prior_frames.*cannot act"),
+        ({"prior_frames": 5}, FunctionPrior(normal_density), r"model\.prior_frames.*Gaussian"),
+        ({"start_at_prior": True}, OtherScales(), r"model\.start_at_prior.*-3"),
+        ({"target_entropy": 1.4}, GaussianPrior(), r"model\.target_entropy: found 1\.4.*1\.386"),
     ],
 )
 def test_options_that_a_prior_cannot_serve(settings, prior, message):

@@ -127,6 +127,7 @@ def test_an_action_on_the_bound_has_a_finite_likelihood():
     ("observation", "action", "message"),
     [
         (OBSERVATION, gym.spaces.Box(-np.inf, np.inf, (2,)), "finite bounds"),
+        (OBSERVATION, gym.spaces.Box(-3e38, 3e38, (2,)), "finite bounds"),
         (OBSERVATION, gym.spaces.Box(np.array([0.0, 1.0]), np.array([1.0, 1.0])), "low < high"),
         (OBSERVATION, gym.spaces.Box(0, 5, (2,), dtype=np.int64), "Box of floats"),
         (OBSERVATION, gym.spaces.Discrete(3), "SoftQLearning"),
