@@ -32,6 +32,7 @@ SMALL = [
     "--evaluation.every_n_frames=512",
     "--checkpoint.every_n_frames=256",
     "--trainer.enable_progress_bar=false",
+    "--evaluation.figures=false",
 ]
 
 FUNCTIONS = """
@@ -136,8 +137,8 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> CommandLineRunner
     runner = CommandLineRunner(tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train"])
-        runner("fit", "--evaluation.figures=false")
-        runner("fit", "--evaluation.figures=false", "--run_name=plain", config=PLAIN)
+        runner("fit")
+        runner("fit", "--run_name=plain", config=PLAIN)
     return runner
 
 

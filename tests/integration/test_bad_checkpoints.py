@@ -166,7 +166,7 @@ def diverge_at(frames: int, monkeypatch: pytest.MonkeyPatch, before_the_update: 
 @pytest.mark.parametrize("before_the_update", [True, False], ids=["loss", "weights alone"])
 def test_divergence_stops_the_run_and_spares_the_checkpoint(run, refused, monkeypatch, before_the_update):
     name = f"diverged_{before_the_update}"
-    arguments = [f"--run_name={name}", "--evaluation.figures=false"]
+    arguments = [f"--run_name={name}"]
     with monkeypatch.context() as patch:
         diverge_at(768, patch, before_the_update)  # a frame at which a checkpoint is due
         message = refused("fit", *arguments)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from torchrl.data import LazyTensorStorage, SliceSampler, TensorDictReplayBuffer
 import rql_lightning
 from rql_lightning.callbacks import FrameProgressBar
 from rql_lightning.checkpoints import read_checkpoint
+from rql_lightning.train import main
 
 METRICS = {
     "episodes",
@@ -38,7 +37,7 @@ METRICS = {
 
 
 def test_fit_writes_the_whole_run_folder(run, capsys):
-    run("fit")
+    run("fit", "--evaluation.figures=true")
     folder = run.folder()
     names = {path.name for path in folder.iterdir()}
     assert {"config.yaml", "checkpoints", "metrics.json", "learning_curves.png", "distribution.png"} <= names
@@ -53,7 +52,7 @@ def test_fit_writes_the_whole_run_folder(run, capsys):
 
 
 def test_tensorboard_has_scalars_against_frames_and_pictures(run):
-    run("fit", "--trainer.log_every_n_steps=1")
+    run("fit", "--trainer.log_every_n_steps=1", "--evaluation.figures=true")
     events = EventAccumulator(str(run.folder())).Reload()
     scalars = events.Tags()["scalars"]
     assert {"train/td_loss", "train/epsilon", "eval/add_on_return_mean", "eval/kl_to_prior"} <= set(scalars)
@@ -175,12 +174,16 @@ def test_run_folder_is_named_after_task_and_algorithm_unless_told(run):
     assert run.folder(what="residual_soft_q_learning").is_dir()
 
 
-def test_help_is_written_for_users():
-    command = [sys.executable, "-m", "rql_lightning.train"]
-    top = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
-    assert all(name in top for name in ("fit", "validate", "test", "predict"))
-    fit = subprocess.run([*command, "fit", "--help"], capture_output=True, text=True, check=True).stdout
-    assert "The budget in environment frames, over all ranks." in " ".join(fit.split())
-    model = [*command, "fit", "--model.help", "ResidualSoftQLearning"]
-    text = " ".join(subprocess.run(model, capture_output=True, text=True, check=True).stdout.split())
+def test_help_is_written_for_users(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train"])
+
+    def shown(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments])
+        assert stop.value.code == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert all(name in shown("--help") for name in ("fit", "validate", "test", "predict"))
+    assert "The budget in environment frames, over all ranks." in shown("fit", "--help")
+    text = shown("fit", "--model.help", "ResidualSoftQLearning")
     assert "--model.omega_prime" in text and "the weight of the prior's log-likelihood" in text

@@ -26,7 +26,7 @@ def small(run: Any) -> list[str]:
 
 
 def test_demo_ends_with_the_table_and_the_pictures_it_names(small, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["demo", *small, "--root", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["demo", *small, "--evaluation.figures=true", "--root", str(tmp_path)])
     demo.main()
     screen = capsys.readouterr().out
     assert all(word in screen for word in ("prior", "customised", "paper", "425.73", "mean abs position"))
@@ -55,7 +55,7 @@ def test_sweep_runs_every_setting_once(small, tmp_path, monkeypatch, capsys):
         return original(command, **kwargs)
 
     monkeypatch.setattr(sweep.subprocess, "run", counting)
-    arguments = [*small, "--root", str(tmp_path), "--seeds", "0", "1", "--evaluation.figures=false"]
+    arguments = [*small, "--root", str(tmp_path), "--seeds", "0", "1"]
     arguments += ["--vary", "model.omega_prime", "--values", "100", "--data.total_frames=256", "--jobs=2"]
     monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
     sweep.main()

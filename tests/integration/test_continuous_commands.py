@@ -22,7 +22,7 @@ from rql_lightning.priors import FunctionPrior
 CONFIGS = Path(__file__).parents[2] / "configs"
 MOUNTAIN_CAR = str(CONFIGS / "mountain_car/residual_sac.yaml")
 QUICK = ["--data.warm_up_frames=64", "--model.prior_frames=64", "--model.start_at_prior=false", "--video.episodes=0"]
-QUICK += ["--data.total_frames=512", "--data.env_kwargs={duration: 4}", "--evaluation.figures=false"]
+QUICK += ["--data.total_frames=512", "--data.env_kwargs={duration: 4}"]
 PRIOR = "rql_lightning.priors.CheckpointPrior"
 
 

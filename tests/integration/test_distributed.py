@@ -23,17 +23,19 @@ def launch(run, *arguments: str, **config: str) -> str:
     return result.stdout
 
 
-@pytest.fixture
-def two_ranks(run):
-    launch(run, "--trainer.callbacks+=rank_weights.WriteWeights", "--evaluation.episodes=5")
-    return run
-
-
 def weights_of_ranks(run) -> list[dict[str, torch.Tensor]]:
     return [torch.load(run.root / f"weights-rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-def test_ranks_share_weights_but_neither_frames_nor_random_numbers(two_ranks):
+def test_a_run_of_two_ranks(run, refused):
+    """One launch, which takes long; then all that is to be said about it."""
+    launch(run, "--trainer.callbacks+=rank_weights.WriteWeights", "--evaluation.episodes=5")
+    they_share_weights_but_neither_frames_nor_random_numbers(run)
+    their_evaluation_is_shared_out_and_reduced(run)
+    they_resume_as_two_and_not_as_one(run, refused)
+
+
+def they_share_weights_but_neither_frames_nor_random_numbers(two_ranks):
     weights = weights_of_ranks(two_ranks)
     assert weights[0].keys() == weights[1].keys()
     for key in weights[0]:
@@ -49,14 +51,14 @@ def test_ranks_share_weights_but_neither_frames_nor_random_numbers(two_ranks):
     assert (metrics["frames"], metrics["updates"], metrics["episodes"]) == (1024, 8 * 4, 5)
 
 
-def test_evaluation_is_shared_out_and_reduced(two_ranks):
+def their_evaluation_is_shared_out_and_reduced(two_ranks):
     distributed = two_ranks.metrics()
     two_ranks("test", f"--ckpt_path={two_ranks.checkpoint()}", "--evaluation.episodes=5")
     # In float32 a divergence of 1e-4 nats is a difference of numbers of order 1: it is known to some 1e-8.
     assert two_ranks.metrics() == pytest.approx(distributed, rel=1e-5, abs=1e-8)
 
 
-def test_a_run_of_two_ranks_resumes_with_two_and_refuses_one(two_ranks, refused):
+def they_resume_as_two_and_not_as_one(two_ranks, refused):
     message = refused("fit", f"--ckpt_path={two_ranks.checkpoint()}", "--data.total_frames=2048")
     assert "2 rank(s)" in message and CheckpointError.__name__ not in message
     launch(two_ranks, f"--ckpt_path={two_ranks.checkpoint()}", "--data.total_frames=1280")
@@ -70,11 +72,12 @@ def test_a_run_of_two_ranks_resumes_with_two_and_refuses_one(two_ranks, refused)
     )
 
 
+@pytest.mark.slow  # as long as twenty others
 def test_actor_critics_share_weights_too(parking):
     config = str(Path(__file__).parents[2] / "configs/parking/residual_sac.yaml")
     settings = ["--model.start_at_prior=false", "--model.critic_warm_up_updates=0", "--data.env_kwargs={duration: 4}"]
     settings += ["--model.alpha_hat=auto", "--model.omega_prime=0.1", "--data.total_frames=1024", "--video.episodes=0"]
-    settings += ["--data.warm_up_frames=64", "--evaluation.figures=false"]
+    settings += ["--data.warm_up_frames=64"]
     launch(parking, *settings, "--trainer.callbacks+=rank_weights.WriteWeights", config=config)
     own, other = weights_of_ranks(parking)
     assert all(torch.equal(own[key], other[key]) for key in own) and own["log_alpha"] != 0

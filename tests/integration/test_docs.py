@@ -86,7 +86,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_logged_metric_is_documented(run):
-    run("fit", "--trainer.log_every_n_steps=1")
+    run("fit", "--trainer.log_every_n_steps=1", "--evaluation.figures=true")
     text = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
     events = EventAccumulator(str(run.folder())).Reload()
     tags = [tag for kind in ("scalars", "images") for tag in events.Tags()[kind]]

@@ -72,10 +72,16 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(run, monkeypatch, 
     assert_identical(uninterrupted, resumed)
     first, second = run.metrics(0), run.metrics(2)
     assert {**first, "train_seconds": 0} == {**second, "train_seconds": 0}
+    curves = [
+        torch.load(run.checkpoint(version), weights_only=True)["callbacks"]["EvaluationCallback"]["history"]
+        for version in (0, 2)
+    ]
+    assert [entry["frames"] for entry in curves[0]] == [0, 512]
+    assert_identical(*curves)
 
 
 def test_a_resumed_run_on_a_compiled_environment_equals_the_uninterrupted_one(highway, monkeypatch):
-    stop_and_resume(highway, monkeypatch, 576, "--video.episodes=0", "--evaluation.figures=false")
+    stop_and_resume(highway, monkeypatch, 576, "--video.episodes=0")
     uninterrupted, resumed = contents(highway, 0), contents(highway, 2)
     assert {"vehicles", "generators", "episode_metric"} <= uninterrupted["replay"]["env"].keys()
     assert_identical(uninterrupted, resumed)
@@ -86,16 +92,6 @@ def test_the_comparison_can_fail(run):
     run("fit", "--seed_everything=1")
     with pytest.raises(AssertionError):
         assert_identical(contents(run, 0), contents(run, 1))
-
-
-def test_learning_curves_go_on_after_a_resume(run, monkeypatch):
-    stop_and_resume(run, monkeypatch, 576)
-    histories = [
-        torch.load(run.checkpoint(version), weights_only=True)["callbacks"]["EvaluationCallback"]["history"]
-        for version in (0, 2)
-    ]
-    assert [entry["frames"] for entry in histories[0]] == [0, 512]
-    assert_identical(*histories)
 
 
 def test_a_finished_run_goes_on_with_a_larger_budget(run):
