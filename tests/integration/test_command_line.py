@@ -175,7 +175,7 @@ def test_run_folder_is_named_after_task_and_algorithm_unless_told(run):
 
 
 def test_help_is_written_for_users(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.setattr("sys.argv", ["train"])
 
     def shown(*arguments: str) -> str:
         with pytest.raises(SystemExit) as stop:
