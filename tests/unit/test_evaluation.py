@@ -45,8 +45,8 @@ def play(policy: Policy, env: gym.Env[Any, Any], seed: int) -> dict[str, float]:
     done = False
     while not done:
         if policy.prior is not None:
-            ours = [float(policy.log_prob(observation, action)) for action in range(2)]
-            theirs = [float(policy.prior.log_prob(observation, action)) for action in range(2)]
+            twice, both = np.stack([observation] * 2), np.arange(2)
+            ours, theirs = policy.log_prob(twice, both), policy.prior.log_prob(twice, both)
             row["kl"] += sum(np.exp(p) * (p - q) for p, q in zip(ours, theirs, strict=True))
         observation, _, terminated, truncated, info = env.step(policy.act(observation))
         row["length"] += 1
