@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rql_lightning import functional
-from rql_lightning.algorithms.residual_sac import ResidualSAC, bounded_below
+from rql_lightning.algorithms.residual_sac import ResidualSAC
 from rql_lightning.algorithms.sac import Minibatch, Sample
 
 
@@ -67,6 +67,5 @@ class KLRewardSAC(PriorLikelihoodSAC):
         """Eq. 18 for the action that was taken and the policy as it is now, ``[B]``."""
         location, log_scale = self.policy.location_and_log_scale(minibatch.observation)
         log_prob = functional.squashed_gaussian_log_prob(minibatch.pre_tanh, location, log_scale)
-        if self.prior_log_prob_min is not None:  # else an action that the policy would never take now pays a fortune
-            log_prob = bounded_below(log_prob, self.prior_log_prob_min)
-        return super().reward(minibatch, alpha_hat) - self.omega_prime_now * log_prob
+        # Without the bound an action that the policy would never take now would pay a fortune.
+        return super().reward(minibatch, alpha_hat) - self.omega_prime_now * self.bounded(log_prob)

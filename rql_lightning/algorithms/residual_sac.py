@@ -160,10 +160,11 @@ class ResidualSAC(SoftActorCritic):
             pre_tanh: u, ``[B, A]``.
         """
         assert parameters is not None
-        log_prob = self._prior[0].pre_tanh_log_prob(parameters, pre_tanh)
-        if self.prior_log_prob_min is not None:
-            log_prob = bounded_below(log_prob, self.prior_log_prob_min)
-        return log_prob
+        return self.bounded(self._prior[0].pre_tanh_log_prob(parameters, pre_tanh))
+
+    def bounded(self, log_prob: Tensor) -> Tensor:
+        """Log-densities ``[...]`` with the bound from below, if there is one."""
+        return log_prob if self.prior_log_prob_min is None else bounded_below(log_prob, self.prior_log_prob_min)
 
     def diagnostics(self, minibatch: Minibatch, sample: Sample) -> dict[str, Tensor]:
         """What the prior thinks of the policy, and how often floor and bound had to step in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -30,46 +31,33 @@ def weights_of_ranks(run) -> list[dict[str, torch.Tensor]]:
 def test_a_run_of_two_ranks(run, refused):
     """One launch, which takes long; then all that is to be said about it."""
     launch(run, "--trainer.callbacks+=rank_weights.WriteWeights", "--evaluation.episodes=5")
-    they_share_weights_but_neither_frames_nor_random_numbers(run)
-    their_evaluation_is_shared_out_and_reduced(run)
-    they_resume_as_two_and_not_as_one(run, refused)
 
-
-def they_share_weights_but_neither_frames_nor_random_numbers(two_ranks):
-    weights = weights_of_ranks(two_ranks)
+    # They share weights, but neither frames nor random numbers.
+    weights = weights_of_ranks(run)
     assert weights[0].keys() == weights[1].keys()
     for key in weights[0]:
         assert torch.equal(weights[0][key], weights[1][key]), key
-    saved = torch.load(two_ranks.checkpoint(), weights_only=True)["state_dict"]
+    saved = torch.load(run.checkpoint(), weights_only=True)["state_dict"]
     assert all(torch.equal(saved[key], weights[1][key]) for key in saved)
-    replays = [two_ranks.replay(rank=rank) for rank in (0, 1)]
+    replays = [run.replay(rank=rank) for rank in (0, 1)]
     observations = [replay["replay"]["_storage"]["_storage"]["observation"][:512] for replay in replays]
     assert not torch.equal(*observations)
     assert not torch.equal(*(replay["random_state"]["cpu"] for replay in replays))
     # Frames are counted over both ranks: 8 turns of 2 · 64, of which the first reaches the warm-up of 128.
-    metrics = two_ranks.metrics()
-    assert (metrics["frames"], metrics["updates"], metrics["episodes"]) == (1024, 8 * 4, 5)
+    distributed = run.metrics()
+    assert (distributed["frames"], distributed["updates"], distributed["episodes"]) == (1024, 8 * 4, 5)
 
-
-def their_evaluation_is_shared_out_and_reduced(two_ranks):
-    distributed = two_ranks.metrics()
-    two_ranks("test", f"--ckpt_path={two_ranks.checkpoint()}", "--evaluation.episodes=5")
+    # Their evaluation is shared out and reduced.
+    run("test", f"--ckpt_path={run.checkpoint()}", "--evaluation.episodes=5")
     # In float32 a divergence of 1e-4 nats is a difference of numbers of order 1: it is known to some 1e-8.
-    assert two_ranks.metrics() == pytest.approx(distributed, rel=1e-5, abs=1e-8)
+    assert run.metrics() == pytest.approx(distributed, rel=1e-5, abs=1e-8)
 
-
-def they_resume_as_two_and_not_as_one(two_ranks, refused):
-    message = refused("fit", f"--ckpt_path={two_ranks.checkpoint()}", "--data.total_frames=2048")
+    # They resume as two, and not as one.
+    message = refused("fit", f"--ckpt_path={run.checkpoint()}", "--data.total_frames=2048")
     assert "2 rank(s)" in message and CheckpointError.__name__ not in message
-    launch(two_ranks, f"--ckpt_path={two_ranks.checkpoint()}", "--data.total_frames=1280")
-    assert (
-        max(
-            two_ranks.metrics(version)["frames"]
-            for version in (1, 2)
-            if two_ranks.folder(version).exists() and (two_ranks.folder(version) / "metrics.json").exists()
-        )
-        == 1280
-    )
+    launch(run, f"--ckpt_path={run.checkpoint()}", "--data.total_frames=1280")
+    written = (run.root / run.task).rglob("metrics.json")
+    assert max(json.loads(path.read_text())["frames"] for path in written) == 1280
 
 
 @pytest.mark.slow  # as long as twenty others
