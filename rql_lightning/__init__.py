@@ -9,7 +9,7 @@ from rql_lightning import envs
 from rql_lightning.envs import register_task
 
 if TYPE_CHECKING:
-    from rql_lightning.policies import load_policy
+    from rql_lightning.loading import load_policy
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "envs", "load_policy", "register_task"]
@@ -17,7 +17,7 @@ __all__ = ["__version__", "envs", "load_policy", "register_task"]
 
 def __getattr__(name: str) -> Any:
     if name == "load_policy":
-        from rql_lightning.policies import load_policy
+        from rql_lightning.loading import load_policy
 
         return load_policy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium.vector import VectorEnv
 
-from rql_lightning.policies import Policy
+from rql_lightning.policies import Decider
 
 COLUMNS = ("seed", "length", "basic", "add_on", "success", "metric", "kl")
 
@@ -57,9 +56,8 @@ def _number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-@torch.no_grad()
 def run_episodes(
-    policy: Policy,
+    policy: Decider,
     env: VectorEnv,
     seeds: list[int],
     record: bool = False,
@@ -91,10 +89,8 @@ def run_episodes(
     recorded: list[dict[str, np.ndarray]] = []
     observation, _ = env.reset(seed=[seeds[i] if i < len(seeds) else 0 for i in range(number)])
     while (active := episode < len(seeds)).any():
-        tensor = policy.as_input(observation)
-        parameters = policy.distribution_parameters(tensor)
-        action = policy.mode(parameters).cpu().numpy()
-        divergence = _kl_to_prior(policy, tensor, parameters)
+        decision = policy.decide(observation, env.get_state() if policy.needs_state else None)
+        action, divergence = decision.action, np.nan if decision.kl_to_prior is None else decision.kl_to_prior
         following, reward, terminated, truncated, info = env.step(action)
         success = info.get("is_success", np.full(number, np.nan))
         value = info[metric] if metric is not None else np.full(number, np.nan)
@@ -123,12 +119,6 @@ def run_episodes(
             next_seeds = [seeds[i] if i < len(seeds) else 0 for i in episode]
             observation, _ = env.reset(seed=next_seeds, options={"reset_mask": done})
     return Episodes(table, np.concatenate(pictured) if pictured else np.empty(0), _sorted(recorded))
-
-
-def _kl_to_prior(policy: Policy, observation: torch.Tensor, parameters: torch.Tensor) -> np.ndarray | float:
-    if policy.prior is None:
-        return np.nan
-    return policy.divergence(parameters, policy.prior.distribution_parameters(observation)).cpu().numpy()
 
 
 def _sorted(recorded: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

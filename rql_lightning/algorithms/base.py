@@ -13,9 +13,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from rql_lightning.envs.spaces import check_same, space_from_data
 from rql_lightning.errors import CheckpointError, DivergenceError, RqlError, require
 from rql_lightning.policies import Policy
+from rql_lightning.spaces import check_same, space_from_data
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase

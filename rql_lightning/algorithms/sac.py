@@ -14,8 +14,9 @@ from rql_lightning import functional
 from rql_lightning.algorithms.base import Algorithm, Schedule, check_hyperparameters
 from rql_lightning.errors import require
 from rql_lightning.exploration import CorrelatedNoise
+from rql_lightning.loading import load_policy
 from rql_lightning.networks import TwinCritic, share_memory
-from rql_lightning.policies import SquashedGaussianPolicy, load_policy
+from rql_lightning.policies import SquashedGaussianPolicy
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase

@@ -14,12 +14,12 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rql_lightning.callbacks.figures import curves_figure, distribution_figure
-from rql_lightning.callbacks.tables import results_table
 from rql_lightning.data.replay import EVALUATION_SEEDS, ReplayDataModule
 from rql_lightning.errors import require
 from rql_lightning.evaluation import Episodes, run_episodes
 from rql_lightning.policies import Policy
+from rql_lightning.reporting.figures import curves_figure, distribution_figure
+from rql_lightning.reporting.tables import results_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

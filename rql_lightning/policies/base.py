@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
-from rql_lightning.envs.spaces import space_to_data
+from rql_lightning.policies.decision import Decision
+from rql_lightning.spaces import as_elements, space_to_data
 
 
 class Policy(nn.Module):
@@ -94,6 +95,23 @@ class Policy(nn.Module):
         taken = torch.as_tensor(action, device=tensor.device)
         result = self.log_prob_of(tensor, taken)
         return result if isinstance(observation, Tensor) else result.cpu().numpy()[()]
+
+    needs_state = False
+
+    @torch.no_grad()
+    def decide(self, observation: Any, state: Any = None) -> Decision:
+        """The deterministic actions at observations ``[N, *observation_shape]``, and their laws' KL to the prior's.
+
+        Raises:
+            EnvironmentContractError: for a prior that is only a density.
+        """
+        tensor = self.as_input(observation)
+        parameters = self.distribution_parameters(tensor)
+        action = as_elements(self.action_space, self.mode(parameters).cpu().numpy())
+        if self.prior is None:
+            return Decision(action)
+        divergence = self.divergence(parameters, self.prior.distribution_parameters(tensor))
+        return Decision(action, divergence.cpu().numpy())
 
     def log_prob_of(self, observation: Tensor, action: Tensor) -> Tensor:
         """Log π(a|s) of actions in the environment's units, as tensors on the policy's device."""

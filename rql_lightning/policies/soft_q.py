@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from rql_lightning import functional
-from rql_lightning.envs.spaces import check_discrete
 from rql_lightning.networks import mlp
 from rql_lightning.policies.base import Policy
+from rql_lightning.spaces import check_discrete
 
 
 class CategoricalPolicy(Policy):

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, TanhTransform, TransformedDistribution
 
 from rql_lightning import functional
-from rql_lightning.envs.spaces import ActionBounds, check_continuous, observation_scale
 from rql_lightning.errors import require
 from rql_lightning.networks import mlp
 from rql_lightning.policies.base import Policy
+from rql_lightning.spaces import ActionBounds, check_continuous, observation_scale
 
 LOG_SCALE_RANGE = (-5.0, 2.0)
 DIVERGENCE_SAMPLES = 64

@@ -1,26 +1,23 @@
-"""Frozen prior policies behind one protocol."""
+"""Frozen prior policies behind one protocol.
 
-from typing import Any
+``CheckpointPrior`` lives in :mod:`rql_lightning.loading`, beside the function that reads its file; configs and code
+find it here as well.
+"""
 
-from rql_lightning.errors import CheckpointError
+from typing import TYPE_CHECKING, Any
+
 from rql_lightning.priors.base import Prior
-from rql_lightning.priors.checkpoint import CheckpointPrior
 from rql_lightning.priors.function import FunctionPrior
 
-__all__ = ["CheckpointPrior", "FunctionPrior", "Prior", "prior_from_description"]
+if TYPE_CHECKING:
+    from rql_lightning.loading import CheckpointPrior
+
+__all__ = ["CheckpointPrior", "FunctionPrior", "Prior"]
 
 
-def prior_from_description(description: dict[str, Any]) -> Prior:
-    """The prior that a customised policy's checkpoint describes, before its weights are loaded.
+def __getattr__(name: str) -> Any:
+    if name == "CheckpointPrior":
+        from rql_lightning.loading import CheckpointPrior
 
-    Raises:
-        CheckpointError: if it is a function, which only its owner can give.
-    """
-    if description["kind"] == "FunctionPrior":
-        raise CheckpointError(
-            f"found a policy that customises the function {description['log_prob']}, which a file cannot hold; "
-            "expected it as load_policy(path, prior=FunctionPrior(...))"
-        )
-    if description["kind"] != "CheckpointPrior":
-        raise ValueError(f"a prior of kind {description['kind']!r}")
-    return CheckpointPrior.from_description(description)
+        return CheckpointPrior
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,9 +7,9 @@ from typing import Any
 import gymnasium as gym
 from torch import Tensor
 
-from rql_lightning.envs.spaces import check_same
 from rql_lightning.errors import EnvironmentContractError
 from rql_lightning.policies.base import Policy
+from rql_lightning.spaces import check_same
 
 
 class Prior(Policy):

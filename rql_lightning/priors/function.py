@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from rql_lightning.envs.spaces import ActionBounds, check_continuous
 from rql_lightning.errors import EnvironmentContractError
 from rql_lightning.priors.base import Prior
+from rql_lightning.spaces import ActionBounds, check_continuous
 
 # A log-density that is off by more than this is a mistake, not rounding: V_R would be off by ω′ times as much.
 NORMALISATION_TOLERANCE = 1e-3

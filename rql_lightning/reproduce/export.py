@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rql_lightning.checkpoints import read_checkpoint, resolve, write_atomically
 from rql_lightning.errors import RqlError
-from rql_lightning.policies import load_policy
+from rql_lightning.loading import load_policy
 
 
 def export_policy(source: str | Path, target: Path) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rql_lightning.envs import Customization, Metric, make_vector_env
 from rql_lightning.evaluation import COLUMNS, Episodes, run_episodes
-from rql_lightning.policies import Policy, SoftQPolicy, load_policy
+from rql_lightning.loading import load_policy
+from rql_lightning.policies import Policy, SoftQPolicy
 from rql_lightning.priors import FunctionPrior
 
 CARTPOLE = "rql_lightning/CartPole-v0"

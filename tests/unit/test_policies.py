@@ -21,7 +21,8 @@ from rql_lightning.algorithms import ResidualSoftQLearning, SoftQLearning
 from rql_lightning.checkpoints import resolve
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.errors import CheckpointError
-from rql_lightning.policies import Policy, SoftQPolicy, build_policy, load_policy
+from rql_lightning.loading import build_policy, load_policy
+from rql_lightning.policies import Policy, SoftQPolicy
 from rql_lightning.priors import CheckpointPrior, FunctionPrior
 
 SHIPPED = "pretrained:cartpole-rl"

@@ -22,7 +22,7 @@ from rql_lightning.algorithms import ResidualSoftQLearning
 from rql_lightning.checkpoints import resolve
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.errors import EnvironmentContractError, SpaceMismatchError
-from rql_lightning.policies import load_policy
+from rql_lightning.loading import load_policy
 from rql_lightning.priors import CheckpointPrior, FunctionPrior, Prior
 
 SHIPPED = "pretrained:cartpole-rl"

@@ -16,10 +16,10 @@ from torchrl.modules import TanhNormal
 
 from rql_lightning import functional
 from rql_lightning.algorithms import SoftActorCritic
-from rql_lightning.envs.spaces import ActionBounds
 from rql_lightning.errors import EnvironmentContractError, SpaceMismatchError
 from rql_lightning.policies import SquashedGaussianPolicy
 from rql_lightning.priors import FunctionPrior
+from rql_lightning.spaces import ActionBounds
 
 OBSERVATION = gym.spaces.Box(-1.0, 1.0, (3,))
 ACTION = gym.spaces.Box(np.array([-2.0, 1.0], np.float32), np.array([2.0, 4.0], np.float32))

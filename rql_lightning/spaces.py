@@ -116,6 +116,17 @@ class ActionBounds:
         return (flat - self.middle.to(action.device)) / self.half_width.to(action.device)
 
 
+def as_elements(space: gym.Space[Any], actions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Actions as elements of the space: cast to its type, then clipped to its bounds in that type.
+
+    Args:
+        space: Of one environment: ``Discrete`` or ``Box``.
+        actions: ``[..., *space.shape]``, numbers of any type.
+    """
+    cast = np.asarray(actions).astype(space.dtype)
+    return np.clip(cast, space.low, space.high) if isinstance(space, gym.spaces.Box) else cast
+
+
 def observation_scale(space: gym.Space[Any]) -> tuple[Tensor, Tensor]:
     """Middle and half width of each number of a ``Box``, ``[D]``; 0 and 1 where it has no finite bounds."""
     low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
