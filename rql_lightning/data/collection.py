@@ -91,7 +91,7 @@ def transitions(frames: TensorDictBase, explored: tuple[str, ...]) -> TensorDict
 
     No basic reward, unless it *is* that reward: infos are not read at all.
     """
-    flat = frames.reshape(-1)
+    flat = frames
     following = flat["next"]
     return TensorDict(
         {

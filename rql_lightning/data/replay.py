@@ -121,6 +121,14 @@ class ReplayDataModule(pl.LightningDataModule):
         require(has_wish or self.reward == "basic", "data.add_on_reward", self.add_on_reward, expected)
         self.frames = 0
 
+    def example_observations(self) -> np.ndarray:
+        """Observations that the environment really gives, ``[2, *observation_shape]``."""
+        env = self.make_env(2)
+        try:
+            return env.reset(seed=0)[0]
+        finally:
+            env.close()
+
     @property
     def frames_per_turn(self) -> int:
         """Frames of one turn, over all ranks."""
@@ -255,7 +263,7 @@ class _Collection:
                 torch.cuda.set_rng_state(self._random_state["cuda"], self.algorithm.device)
             self.algorithm.noise_state = self._random_state["noise"]
             self._random_state = None
-        frames = self.algorithm.annotate(transitions(next(self._turns), self.algorithm.explored))
+        frames = self.algorithm.annotate(transitions(next(self._turns), self.algorithm.explored)).reshape(-1)
         try:
             self.replay.extend(frames)
         except RuntimeError as error:
