@@ -11,12 +11,12 @@ from rql_lightning.loading import described_encoder, with_encoders
 from rql_lightning.spaces import check_same, space_from_data
 
 if TYPE_CHECKING:
-    from rql_lightning.algorithms.base import Algorithm
+    from rql_lightning.algorithms.lifecycle import Lifecycle
 
 COMPARED_OTHERWISE = {"observation_space", "action_space", "encoder", "prior"}
 
 
-def adapt_checkpoint(checkpoint: dict[str, Any], algorithm: Algorithm, path: str, fitting: bool) -> None:
+def adapt_checkpoint(checkpoint: dict[str, Any], algorithm: Lifecycle, path: str, fitting: bool) -> None:
     """Refuse a checkpoint of another task or algorithm; leave in it what this algorithm goes on from.
 
     Args:
@@ -50,7 +50,7 @@ def adapt_checkpoint(checkpoint: dict[str, Any], algorithm: Algorithm, path: str
     _check_weights(checkpoint["state_dict"], algorithm, path)
 
 
-def _check_description(about: dict[str, Any], algorithm: Algorithm, path: str) -> None:
+def _check_description(about: dict[str, Any], algorithm: Lifecycle, path: str) -> None:
     """Algorithm, task, spaces and networks are those of the config."""
     policy = algorithm.policy
     if about["algorithm"] != type(algorithm).__name__:
@@ -92,7 +92,7 @@ def _named(prior: dict[str, Any] | None) -> str:
     return "none" if prior is None else f"{prior['kind']} {prior.get('log_prob') or prior.get('path')}"
 
 
-def _check_weights(found: dict[str, Any], algorithm: Algorithm, path: str) -> None:
+def _check_weights(found: dict[str, Any], algorithm: Lifecycle, path: str) -> None:
     """Every weight is there in its shape, and those of the frozen prior are the prior's."""
     weights = algorithm.state_dict()
     if found.keys() - weights.keys():

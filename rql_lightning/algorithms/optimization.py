@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -112,14 +111,3 @@ def share_memory(parameters: Sequence[Tensor]) -> Tensor:
     for parameter, piece in zip(parameters, pieces, strict=True):
         parameter.data = piece.view_as(parameter)
     return vector.requires_grad_()
-
-
-@contextmanager
-def denormals_flushed() -> Iterator[None]:
-    """Denormal results become zero: Adam's moments of dead units decay into them, and they halve its speed."""
-    already = float(torch.tensor(1e-40) * 1.0) == 0.0
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(already)

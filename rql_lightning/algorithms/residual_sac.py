@@ -109,7 +109,7 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
         """With ``start_at_prior``: the actor has the prior's weights, and Q_R is 0. At ω′ = α̂ that is π̂ = π."""
         if not self.start_at_prior:
             return
-        self.start_actor_at(getattr(self.prior, "policy", self.prior), "start_at_prior", True)
+        self.policy.start_at(getattr(self.prior, "policy", self.prior), "model.start_at_prior: found True")
         for parameter in (self.critic.weights[-1], self.critic.biases[-1]):
             nn.init.zeros_(parameter)
 

@@ -140,19 +140,7 @@ class SoftActorCritic(Algorithm):
     def initialize(self) -> None:
         """Where actor and critics start, if not at random."""
         if self.start_at is not None:
-            self.start_actor_at(load_policy(self.start_at), "start_at", self.start_at)
-
-    def start_actor_at(self, policy: Any, option: str, value: Any) -> None:
-        """Copy an actor's weights.
-
-        Raises:
-            ConfigurationError: naming the option and its value, if ``policy`` is not an actor of the same sizes.
-        """
-        expected, found = sizes(self.policy), sizes(policy)
-        require(
-            found == expected, f"model.{option}", value, f"a squashed Gaussian actor of {expected}; that is {found}"
-        )
-        self.policy.network.load_state_dict(policy.network.state_dict())
+            self.policy.start_at(load_policy(self.start_at), f"model.start_at: found {self.start_at!r}")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam on critics, actor, and the temperature if it is automatic."""
@@ -166,7 +154,7 @@ class SoftActorCritic(Algorithm):
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:
         """K updates of critics, actor and temperature, each from the parameters before it (``[K, B]``)."""
-        optimizer: Any = self.optimizers()
+        optimizer = self.main_optimizer
         noise = torch.randn(2, *batch["action"].shape, device=self.device).unbind(1)
         history: list[dict[str, Tensor]] = []
         minibatches = self.minibatches(batch).split()
@@ -248,11 +236,3 @@ class SoftActorCritic(Algorithm):
         """From here on actions are in the coordinate [−1, 1]."""
         frames["action"] = torch.tanh(frames["pre_tanh"])
         return frames
-
-
-def sizes(policy: Any) -> dict[str, Any]:
-    """What two actors have in common that can have the same weights."""
-    if not isinstance(policy, SquashedGaussianPolicy):
-        return {"kind": type(policy).__name__}
-    shapes = {"observation": policy.observation_space.shape, "encoder": policy.encoder.describe()}
-    return {**shapes, "action": policy.action_space.shape, "hidden_sizes": policy.hidden_sizes}

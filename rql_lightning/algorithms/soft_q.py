@@ -103,7 +103,7 @@ class SoftQLearning(Algorithm):
         The target network stands still between two of its updates, so the targets (Eq. 8) of all minibatches up to the
         next are computed in one pass.
         """
-        optimizer: Any = self.optimizers()
+        optimizer = self.main_optimizer
         final = self.updates + len(batch)
         parameters = list(self.policy.q_network.parameters())
         losses: list[Tensor] = []

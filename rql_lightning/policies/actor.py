@@ -8,6 +8,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
+from rql_lightning.errors import ConfigurationError
 from rql_lightning.networks import mlp
 from rql_lightning.policies.base import Policy
 from rql_lightning.policies.encoders import Encoder
@@ -57,6 +58,29 @@ class SquashedGaussianPolicy(Policy):
         """``[..., A]`` each, at encoded observations."""
         location, log_scale = self.network(code).chunk(2, dim=-1)
         return location, log_scale.clamp(*LOG_SCALE_RANGE)
+
+    def start_at(self, other: Policy, option: str) -> None:
+        """Copy the weights of an actor of the same sizes.
+
+        Args:
+            other: Such an actor.
+            option: Who asks for it, for messages.
+
+        Raises:
+            ConfigurationError: if ``other`` is none.
+        """
+        expected, found = self._sizes(self), self._sizes(other)
+        if found != expected:
+            raise ConfigurationError(f"{option}, expected a squashed Gaussian actor of {expected}; that is {found}")
+        self.network.load_state_dict(other.network.state_dict())  # type: ignore[union-attr]
+
+    @staticmethod
+    def _sizes(policy: Any) -> dict[str, Any]:
+        """What two actors have in common that can have the same weights."""
+        if not isinstance(policy, SquashedGaussianPolicy):
+            return {"kind": type(policy).__name__}
+        shapes = {"observation": policy.observation_space.shape, "encoder": policy.encoder.describe()}
+        return {**shapes, "action": policy.action_space.shape, "hidden_sizes": policy.hidden_sizes}
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`Policy.describe`."""

@@ -15,7 +15,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from rql_lightning.algorithms import ResidualSoftQLearning, SoftQLearning
-from rql_lightning.algorithms.base import denormals_flushed
+from rql_lightning.algorithms.lifecycle import denormals_flushed
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.priors import CheckpointPrior, FunctionPrior
 
