@@ -182,6 +182,7 @@ class Algorithm(pl.LightningModule):
             "updates": self.updates,
             "train_seconds": self.train_seconds,
         }
+        self.data.on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another task or algorithm; take over the counters."""
@@ -202,14 +203,13 @@ class Algorithm(pl.LightningModule):
         if self.trainer.state.fn == "fit":
             if "optimizer_states" not in checkpoint:
                 raise CheckpointError(f"{path}: found an exported policy, expected a run's checkpoint to go on from")
-            if "ReplayDataModule" not in checkpoint:
-                raise CheckpointError(f"{path}: found no entry 'ReplayDataModule', expected what the data goes on from")
             kept = {key: value for key, value in loops.items() if "optim_step_progress" in key}
             checkpoint["loops"] = {"fit_loop": kept}
         else:  # a policy is enough to look at
             unused = {key: value for key, value in self.state_dict().items() if not key.startswith("policy.")}
             checkpoint["state_dict"] = {**unused, **(checkpoint.get("state_dict") or {})}
         self._check_weights(checkpoint.get("state_dict"), path)
+        self.data.on_load_checkpoint(checkpoint)
 
     def _check_description(self, about: dict[str, Any], path: str) -> None:
         """Algorithm, task, spaces and networks are those of the config."""
