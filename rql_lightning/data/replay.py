@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,12 +132,13 @@ class ReplayDataModule(TaskDataModule):
 
     def on_exception(self, exception: BaseException) -> None:
         """Close the environments: after an exception Lightning does not call :meth:`teardown`."""
-        self._close()
+        with suppress(Exception):  # what closing says matters less than the exception
+            self._close()
 
     def _close(self) -> None:
-        if self._collection is not None:
-            self._collection.close()
-            self._collection = None
+        collection, self._collection = self._collection, None
+        if collection is not None:
+            collection.close()
 
     # -- exact resume ------------------------------------------------------------------------------------------------
 

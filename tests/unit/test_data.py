@@ -188,14 +188,14 @@ def test_the_prior_is_asked_once_a_state_and_not_by_the_updates(fit):
     original = prior.distribution_parameters
 
     def counting(observation: Tensor) -> Tensor:
-        asked.append(len(observation))
+        asked.append(tuple(observation.shape))
         return original(observation)
 
     class Watched(ResidualSoftQLearning):
         def annotate(self, frames: TensorDictBase) -> TensorDictBase:
             asked.clear()
             annotated = super().annotate(frames)
-            assert asked == [32, 32]
+            assert asked == [(4, 8, 4), (4, 8, 4)]  # environments × time, as collected
             return annotated
 
         def update(self, batch: TensorDictBase) -> dict[str, float]:
