@@ -145,6 +145,7 @@ class Lifecycle(pl.LightningModule):
             "updates": self.updates,
             "train_seconds": self.train_seconds,
         }
+        self.data.on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another task or algorithm; take over the counters."""
@@ -153,6 +154,7 @@ class Lifecycle(pl.LightningModule):
         about = checkpoint["rql_lightning"]
         self.frames, self.updates = about["frames"], about["updates"]
         self.train_seconds = about["train_seconds"]
+        self.data.on_load_checkpoint(checkpoint)
 
 
 def _held(optimizer: torch.optim.Optimizer) -> list[Tensor]:
