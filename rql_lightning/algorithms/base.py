@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rql_lightning.errors import CheckpointError, DivergenceError, RqlError, require
-from rql_lightning.policies import Policy
+from rql_lightning.policies import Decider, Policy
 from rql_lightning.spaces import check_same, space_from_data
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Algorithm(pl.LightningModule):
         policy: What acts; set by :meth:`build`.
         frames: Environment frames that training has seen, over all ranks.
         updates: Updates made.
+        needs_checkpoint: Whether ``validate``, ``test`` and ``predict`` make no sense without one.
         explored: What :meth:`explore` returns and the replay buffer keeps.
         noise_state: What exploration remembers from step to step, for exact resume.
         train_seconds: Wall-clock from the start of training to the last update, evaluations in between included, over
@@ -39,6 +40,7 @@ class Algorithm(pl.LightningModule):
     """
 
     policy: Policy
+    needs_checkpoint: bool = True
     allowed_rewards: tuple[str, ...] = ("basic", "add_on", "total")
     explored: tuple[str, ...] = ("action",)
     noise_state: Tensor | None = None
@@ -79,6 +81,11 @@ class Algorithm(pl.LightningModule):
     def data(self) -> ReplayDataModule:
         """The DataModule of the running trainer."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    @property
+    def decider(self) -> Decider:
+        """What evaluation, videos and ``predict`` ask: the policy."""
+        return self.policy
 
     def setup(self, stage: str) -> None:
         """Build the networks for the environment's spaces, once."""
