@@ -7,7 +7,6 @@ import locale
 import logging
 import os
 import re
-import signal
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +37,7 @@ from rql_lightning.callbacks.signals import prompt_signals
 from rql_lightning.checkpoints import resolve
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.errors import ConfigurationError, RqlError, require
-from rql_lightning.reporting.console import flush_streams, protect_streams, tell
+from rql_lightning.reporting.console import command, tell
 
 
 class _Parser(LightningArgumentParser):
@@ -191,22 +190,19 @@ def main(args: ArgsType = None) -> CommandLine:
             figure or video failed; with code 130 after Ctrl-C and 143 after SIGTERM.
     """
     _prepare(sys.argv[1:] if args is None else args)
-    try:
-        with prompt_signals():
-            return _command_line(args)
-    except (Stopped, KeyboardInterrupt) as error:
-        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
-        if _rank() == 0:
-            tell(f"stopped by {stopped.signal.name}")
-        raise stopped from None
-    except Exception as error:
-        message = _message(error)
-        if message is None:
+    with command():
+        try:
+            with prompt_signals():
+                return _command_line(args)
+        except Stopped as stopped:
+            if _rank() == 0:
+                tell(f"stopped by {stopped.signal.name}")
             raise
-        tell(f"error: {message}")
-        raise SystemExit(2) from None
-    finally:
-        flush_streams()
+        except Exception as error:
+            message = _message(error)
+            if message is None:
+                raise
+            raise RqlError(message) from None
 
 
 def _command_line(args: ArgsType) -> CommandLine:
@@ -249,7 +245,6 @@ def _message(error: BaseException | None) -> str | None:
 
 def _prepare(args: Any) -> None:
     """Keep the screen for what the user asked for: no device lists, tips or other libraries' deprecations."""
-    protect_streams()
     printed = isinstance(args, list) and any(str(argument).startswith("--print_config") for argument in args)
     if printed and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # it becomes a config file, and those are read as UTF-8

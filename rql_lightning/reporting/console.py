@@ -7,9 +7,13 @@ import io
 import os
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
+
+from rql_lightning.errors import RqlError
 
 DEGRADE = "rql_lightning.degrade"
 """Name of the codec error handler that :func:`degrade` is registered under."""
@@ -56,6 +60,26 @@ def flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             SafeStream(stream).flush()
+
+
+@contextmanager
+def command() -> Iterator[None]:
+    """What every command of this project runs in: forgiving streams, and errors the user can fix in one line.
+
+    Raises:
+        SystemExit: with code 2 in place of an :class:`RqlError`, and with code 130 after Ctrl-C.
+    """
+    protect_streams()
+    try:
+        yield
+    except RqlError as error:
+        tell(f"error: {error}")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        tell("stopped by SIGINT")
+        raise SystemExit(130) from None
+    finally:
+        flush_streams()
 
 
 class SafeStream(io.TextIOBase):
