@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import locale
 import logging
 import os
@@ -66,7 +65,7 @@ class _SaveConfig(SaveConfigCallback):
         if stage == "fit":
             path = run_folder(trainer) / "config.yaml"
             with writing(path):
-                path.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
+                path.write_text(self.parser.dump(self.config, skip_unset=False), encoding="utf-8")
 
 
 class CommandLine(LightningCLI):
@@ -189,8 +188,9 @@ def main(args: ArgsType = None) -> CommandLine:
         SystemExit: with code 2 and one line on the screen for errors the user can fix, and for a report of which a
             figure or video failed; with code 130 after Ctrl-C and 143 after SIGTERM.
     """
-    _prepare(sys.argv[1:] if args is None else args)
+    _quieten()
     with command():
+        _print_config_as_utf8(sys.argv[1:] if args is None else args)
         try:
             with prompt_signals():
                 return _command_line(args)
@@ -243,11 +243,15 @@ def _message(error: BaseException | None) -> str | None:
     return None
 
 
-def _prepare(args: Any) -> None:
-    """Keep the screen for what the user asked for: no device lists, tips or other libraries' deprecations."""
+def _print_config_as_utf8(args: Any) -> None:
+    """What ``--print_config`` prints becomes a config file, and those are read as UTF-8 whatever the locale."""
     printed = isinstance(args, list) and any(str(argument).startswith("--print_config") for argument in args)
-    if printed and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # it becomes a config file, and those are read as UTF-8
+    if printed and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")
+
+
+def _quieten() -> None:
+    """Keep the screen for what the user asked for: no device lists, tips or other libraries' deprecations."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is ever opened; pygame complains of a missing screen
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)

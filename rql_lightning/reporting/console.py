@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.text import Text
 
 from rql_lightning.errors import RqlError
 
@@ -48,40 +49,6 @@ def _plain(character: str) -> str:
 codecs.register_error(DEGRADE, degrade)
 
 
-def protect_streams() -> None:
-    """Make ``print`` as forgiving as this module on this process's streams; for commands, not for libraries."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=DEGRADE)
-
-
-def flush_streams() -> None:
-    """Flush both streams; the interpreter's own attempt at exit would complain of a pipe that nobody reads."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            SafeStream(stream).flush()
-
-
-@contextmanager
-def command() -> Iterator[None]:
-    """What every command of this project runs in: forgiving streams, and errors the user can fix in one line.
-
-    Raises:
-        SystemExit: with code 2 in place of an :class:`RqlError`, and with code 130 after Ctrl-C.
-    """
-    protect_streams()
-    try:
-        yield
-    except RqlError as error:
-        tell(f"error: {error}")
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        tell("stopped by SIGINT")
-        raise SystemExit(130) from None
-    finally:
-        flush_streams()
-
-
 class SafeStream(io.TextIOBase):
     """A text stream in front of another: it replaces what the other cannot encode, and drops what cannot be written.
 
@@ -98,6 +65,9 @@ class SafeStream(io.TextIOBase):
         """The target's; what rich chooses the lines of tables by."""
         return getattr(self._target, "encoding", None) or "utf-8"
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
     def isatty(self) -> bool:
         """Whether the target is a terminal."""
         return bool(self._attempt("isatty"))
@@ -108,8 +78,12 @@ class SafeStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write what can be written."""
-        self._attempt("write", text.encode(self.encoding, DEGRADE).decode(self.encoding))
+        self._attempt("write", self.fit(text))
         return len(text)
+
+    def fit(self, text: str) -> str:
+        """The text with what the target cannot encode replaced."""
+        return text.encode(self.encoding, DEGRADE).decode(self.encoding)
 
     def flush(self) -> None:
         """Flush the target."""
@@ -133,6 +107,14 @@ class SafeStream(io.TextIOBase):
             pass  # no descriptor, or a closed one: there is nothing to redirect
 
 
+class _Console(Console):
+    """Replaces characters before it lays out tables: replacements may be longer."""
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        stream = self.file
+        return super().render_str(stream.fit(text) if isinstance(stream, SafeStream) else text, **settings)
+
+
 def console(stderr: bool = False, **settings: Any) -> Console:
     """A rich console on what is standard output (or error) now.
 
@@ -141,7 +123,14 @@ def console(stderr: bool = False, **settings: Any) -> Console:
         settings: Of :class:`rich.console.Console`.
     """
     stream: Any = sys.stderr if stderr else sys.stdout
-    return Console(file=io.StringIO() if stream is None else SafeStream(stream), **settings)  # type: ignore[arg-type]
+    return _Console(file=_safe(stream), **settings)
+
+
+def _safe(stream: TextIO | None) -> Any:
+    """The stream behind a :class:`SafeStream`; a windowless process has none."""
+    if isinstance(stream, SafeStream):
+        return stream
+    return SafeStream(io.StringIO() if stream is None else stream)
 
 
 def tell(message: str) -> None:
@@ -157,3 +146,26 @@ def print_line(message: str, stderr: bool = False) -> None:
         stderr: To standard error instead of standard output.
     """
     console(stderr).print(message, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+@contextmanager
+def command() -> Iterator[None]:
+    """What every command of this project runs in: all of its printing is safe, and its errors are one line.
+
+    Raises:
+        SystemExit: with code 2 in place of an :class:`RqlError`, and with code 130 after Ctrl-C.
+    """
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _safe(sys.stdout), _safe(sys.stderr)
+    try:
+        yield
+    except RqlError as error:
+        tell(f"error: {error}")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        tell("stopped by SIGINT")
+        raise SystemExit(130) from None
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # the interpreter's own attempt at exit would complain of a pipe that nobody reads
+        sys.stdout, sys.stderr = streams
