@@ -25,6 +25,10 @@ class EnvironmentContractError(RqlError, ValueError):
     """An environment or an add-on reward broke its contract (NaN, wrong shape, unknown id)."""
 
 
+class OutputError(RqlError, OSError):
+    """A file or folder cannot be written."""
+
+
 class DivergenceError(RqlError, RuntimeError):
     """A loss stopped being finite."""
 

@@ -1,4 +1,4 @@
-"""Episodes on fixed seeds, and what is told of them (the protocol: deterministic actions, undiscounted returns)."""
+"""Episodes on fixed seeds and their summary (the protocol: deterministic actions, undiscounted returns)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from rql_lightning.policies import Decider
+from rql_lightning.errors import EnvironmentContractError
+from rql_lightning.policies import Decider, Decision
 
 COLUMNS = ("seed", "length", "basic", "add_on", "success", "metric", "kl")
+
+
+MAX_STEPS = 100_000
+"""Steps after which an episode that has not ended is taken for one that never will."""
 
 
 @dataclass
@@ -19,23 +24,34 @@ class Episodes:
     """Finished episodes.
 
     Attributes:
-        table: ``[episodes, len(COLUMNS)]``, one row an episode: seed, length in steps, undiscounted basic and add-on
-            return, success (0 or 1), the task's metric, and KL(policy ‖ prior) summed over the visited states. NaN
-            stands for what the environment or the policy does not have.
-        pictured: Samples of the task's pictured quantity, one a step, ``[steps]``.
+        table: ``[episodes, len(COLUMNS)]``, one row per episode: seed, length in steps, undiscounted basic and add-on
+            return, success in the last step (0 or 1; NaN where the environment did not say), the task's metric (NaN
+            without one), and KL(policy ‖ prior) summed over the visited states.
+        pictured: Samples of the task's pictured quantity, one per step, ``[steps]``.
         steps: With ``record=True``: arrays over all steps, sorted by episode and time.
+        has_prior: Whether there is a prior that the KL is to; without one its column is NaN.
     """
 
     table: np.ndarray
     pictured: np.ndarray
     steps: dict[str, np.ndarray] = field(default_factory=dict)
+    has_prior: bool = True
 
     def summary(self, metric: str | None, omega: float = 1.0) -> dict[str, float | int | None]:
-        """Means and standard deviations over episodes, under the names of ``metrics.json``; ``None`` for NaN."""
+        """Means and standard deviations over episodes, under the names of ``metrics.json``.
+
+        Args:
+            metric: Name of the task's metric, or ``None``.
+            omega: Weight of the basic return in the total return.
+
+        Returns:
+            Numbers, which may be infinite or NaN; ``None`` for what the environment or the policy does not have.
+        """
         column = dict(zip(COLUMNS, self.table.T, strict=True))
+        told = column["success"][~np.isnan(column["success"])]
         result: dict[str, float | int | None] = {
             "episodes": len(self.table),
-            "success_rate": _number(column["success"].mean()),
+            "success_rate": float(told.mean()) if len(told) else None,
         }
         values = {
             "basic_return": column["basic"],
@@ -45,15 +61,11 @@ class Episodes:
         if metric is not None:
             values[metric] = column["metric"]
         for name, value in values.items():
-            result[f"{name}_mean"] = _number(value.mean())
-            result[f"{name}_std"] = _number(value.std())
-        result["episode_length_mean"] = _number(column["length"].mean())
-        result["kl_to_prior"] = _number(column["kl"].sum() / column["length"].sum())
+            result[f"{name}_mean"] = float(value.mean())
+            result[f"{name}_std"] = float(value.std())
+        result["episode_length_mean"] = float(column["length"].mean())
+        result["kl_to_prior"] = float(column["kl"].sum() / column["length"].sum()) if self.has_prior else None
         return result
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def run_episodes(
@@ -62,63 +74,129 @@ def run_episodes(
     seeds: list[int],
     record: bool = False,
     finished: Callable[[int], None] = lambda count: None,
+    max_steps: int = MAX_STEPS,
+    name: str = "environment",
 ) -> Episodes:
-    """Run one episode a seed, deterministically.
+    """Run one episode per seed, deterministically.
 
     What an episode gives depends on its seed alone, not on the number of environments.
 
     Args:
-        policy: Acts by its mode (argmax of Q_R + ω′ log π).
+        policy: What decides; a policy by its mode (argmax of Q_R + ω′ log π).
         env: Customised vector environment in ``AutoresetMode.DISABLED``; seeds beyond its size wait for their turn.
-        seeds: One an episode.
+        seeds: One per episode.
         record: Keep every step (see :attr:`Episodes.steps`).
-        finished: Told how many episodes have come to their end, whenever some do.
+        finished: Called with the number of episodes that have ended, whenever some do.
+        max_steps: Bound on the steps of one episode.
+        name: What messages call the environment.
 
     Returns:
         The episodes in the order of ``seeds``.
+
+    Raises:
+        EnvironmentContractError: if an episode has not ended after ``max_steps`` steps.
     """
-    customization = env.customization
-    metric = None if customization.metric is None else customization.metric.name
-    number = env.num_envs
-    episode = np.arange(number)  # which episode each environment runs; those past the last are ignored
-    waiting = number
-    table = np.full((len(seeds), len(COLUMNS)), np.nan)
-    table[:, 0] = seeds
-    running = np.zeros((number, len(COLUMNS)))
-    pictured: list[np.ndarray] = []
-    recorded: list[dict[str, np.ndarray]] = []
-    observation, _ = env.reset(seed=[seeds[i] if i < len(seeds) else 0 for i in range(number)])
-    while (active := episode < len(seeds)).any():
-        decision = policy.decide(observation, env.get_state() if policy.needs_state else None)
-        action, divergence = decision.action, np.nan if decision.kl_to_prior is None else decision.kl_to_prior
-        following, reward, terminated, truncated, info = env.step(action)
-        success = info.get("is_success", np.full(number, np.nan))
-        value = info[metric] if metric is not None else np.full(number, np.nan)
-        running[:, 1] += 1
-        running[:, 2] += info["basic_reward"]
-        running[:, 3] += info["add_on_reward"]
-        running[:, 4], running[:, 5] = success, value
-        running[:, 6] += divergence
-        if customization.pictured is not None:
-            pictured.append(env.picture((observation, action, following, info))[active])
+    run = _Run(policy, env, seeds, record, max_steps, name)
+    run.finished = finished
+    return run.episodes()
+
+
+class _Run:
+    """The running episodes of :func:`run_episodes`."""
+
+    finished: Callable[[int], None]
+
+    def __init__(
+        self,
+        policy: Decider,
+        env: VectorEnv,
+        seeds: list[int],
+        record: bool,
+        max_steps: int,
+        name: str,
+    ) -> None:
+        self.policy, self.env, self.seeds, self.record = policy, env, seeds, record
+        self.max_steps, self.name = max_steps, name
+        metric = env.customization.metric
+        self.metric = None if metric is None else metric.name
+        self.episode = np.arange(env.num_envs)  # which episode each environment runs; those past the last are ignored
+        self.waiting = env.num_envs
+        self.table = np.full((len(seeds), len(COLUMNS)), np.nan)
+        self.table[:, 0] = seeds
+        self.running = np.zeros((env.num_envs, len(COLUMNS)))
+        self.has_prior = False
+        self.pictured: list[np.ndarray] = []
+        self.recorded: list[dict[str, np.ndarray]] = []
+
+    def episodes(self) -> Episodes:
+        observation, _ = self.env.reset(seed=self._next_seeds())
+        while (active := self.episode < len(self.seeds)).any():
+            observation = self._step(observation, active)
+        pictured = np.concatenate(self.pictured) if self.pictured else np.empty(0)
+        return Episodes(self.table, pictured, _sorted(self.recorded), self.has_prior)
+
+    def _next_seeds(self) -> list[int]:
+        return [self.seeds[i] if i < len(self.seeds) else 0 for i in self.episode]
+
+    def _step(self, observation: Any, active: np.ndarray) -> Any:
+        """One step of every environment; returns the observations to go on from."""
+        decision = self.policy.decide(observation, self.env.get_state() if self.policy.needs_state else None)
+        following, reward, terminated, truncated, info = self.env.step(decision.action)
+        self._account(decision, info)
+        if self.env.customization.pictured is not None:
+            transition = (observation, decision.action, following, info)
+            self.pictured.append(self.env.picture(transition)[active])
+        if self.record:
+            rows = {"episode": self.episode, "step": self.running[:, 1].astype(np.int64) - 1}
+            rows |= {"observation": observation, "action": decision.action, "next_observation": following}
+            rows |= {"reward": reward, "terminated": terminated, "truncated": truncated}
+            rows |= {key: info[key] for key in ("basic_reward", "add_on_reward")}
+            self.recorded.append({key: np.array(rows[key])[active] for key in rows})
         done = terminated | truncated
-        if record:
-            rows = {"episode": episode, "step": running[:, 1].astype(np.int64) - 1, "observation": observation}
-            rows |= {"action": action, "next_observation": following, "reward": reward}
-            rows |= {"basic_reward": info["basic_reward"], "add_on_reward": info["add_on_reward"]}
-            rows |= {"terminated": terminated, "truncated": truncated}
-            recorded.append({key: np.array(rows[key])[active] for key in rows})
-        observation = following
-        if done.any():
-            ended = done & active
-            table[episode[ended], 1:] = running[ended, 1:]
-            finished(int(np.isfinite(table[:, 1]).sum()))
-            running[done] = 0.0
-            for index in np.flatnonzero(done):
-                episode[index], waiting = waiting, waiting + 1
-            next_seeds = [seeds[i] if i < len(seeds) else 0 for i in episode]
-            observation, _ = env.reset(seed=next_seeds, options={"reset_mask": done})
-    return Episodes(table, np.concatenate(pictured) if pictured else np.empty(0), _sorted(recorded))
+        self._check_length(active & ~done)
+        return self._restart(done, active) if done.any() else following
+
+    def _account(self, decision: Decision, info: dict[str, Any]) -> None:
+        unknown = np.full(self.env.num_envs, np.nan)
+        success = np.asarray(info.get("is_success", unknown), dtype=np.float64)
+        told = info.get("_is_success", np.ones(self.env.num_envs, dtype=bool))  # vector environments fill up with 0
+        self.has_prior |= decision.kl_to_prior is not None
+        self.running[:, 1] += 1
+        self.running[:, 2] += info["basic_reward"]
+        self.running[:, 3] += info["add_on_reward"]
+        self.running[:, 4] = np.where(told, success, np.nan)
+        self.running[:, 5] = unknown if self.metric is None else info[self.metric]
+        self.running[:, 6] += unknown if decision.kl_to_prior is None else decision.kl_to_prior
+
+    def _check_length(self, unfinished: np.ndarray) -> None:
+        endless = np.flatnonzero(unfinished & (self.running[:, 1] >= self.max_steps))
+        if len(endless):
+            raise endless_episode(self.name, self.seeds[self.episode[endless[0]]], self.max_steps)
+
+    def _restart(self, done: np.ndarray, active: np.ndarray) -> Any:
+        """Enter what has ended into the table and start what waits in its place."""
+        ended = done & active
+        self.table[self.episode[ended], 1:] = self.running[ended, 1:]
+        self.finished(int(np.isfinite(self.table[:, 1]).sum()))
+        self.running[done] = 0.0
+        for index in np.flatnonzero(done):
+            self.episode[index], self.waiting = self.waiting, self.waiting + 1
+        observation, _ = self.env.reset(seed=self._next_seeds(), options={"reset_mask": done})
+        return observation
+
+
+def endless_episode(env: str, seed: int, max_steps: int) -> EnvironmentContractError:
+    """The error for an episode that has not ended within the bound.
+
+    Args:
+        env: Gymnasium id.
+        seed: Seed of the episode.
+        max_steps: The bound.
+    """
+    return EnvironmentContractError(
+        f"{env}, seed {seed}: found an episode that has not ended after {max_steps:,} steps, expected it to terminate "
+        "or be truncated; env_kwargs.max_episode_steps cuts episodes short, evaluation.max_episode_steps is this bound"
+    )
 
 
 def _sorted(recorded: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import locale
 import logging
 import os
 import re
 import sys
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from jsonargparse import Namespace
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from rql_lightning.algorithms import Algorithm
 from rql_lightning.callbacks import (
@@ -22,19 +24,48 @@ from rql_lightning.callbacks import (
     EvaluationCallback,
     FrameCheckpoint,
     FrameProgressBar,
+    RunFolder,
+    Stopped,
+    TrainingMonitor,
     VideoCallback,
+    run_folder,
 )
+from rql_lightning.callbacks.quiet import quieten
+from rql_lightning.callbacks.run_folder import folder_names, reserve, writing
+from rql_lightning.callbacks.signals import prompt_signals
 from rql_lightning.checkpoints import resolve
 from rql_lightning.data import ReplayDataModule
-from rql_lightning.errors import RqlError, require
+from rql_lightning.errors import ConfigurationError, RqlError, require
+from rql_lightning.reporting.console import command, tell
+
+
+class _Parser(LightningArgumentParser):
+    """Lightning's, reading config files as UTF-8 whatever the locale."""
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """A config file's values; paths in it are relative to its folder."""
+        if locale.getpreferredencoding(False).lower().replace("-", "") == "utf8":
+            return super().parse_path(path, *args, **kwargs)
+        file, before = Path(path).resolve(), Path.cwd()
+        os.chdir(file.parent)
+        try:
+            return self.parse_string(file.read_text(encoding="utf-8"), file.name, *args, **kwargs)
+        finally:
+            os.chdir(before)
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Lightning's, during ``fit`` only: ``test`` of a run writes into the run's own folder."""
+    """Writes the whole config into the run's folder, in ``fit`` only: ``test`` of a run is not another run."""
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning's way writes in the locale's encoding, and into the logger's folder."""
         if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+            path = run_folder(trainer) / "config.yaml"
+            with writing(path):
+                path.write_text(self.parser.dump(self.config, skip_unset=False), encoding="utf-8")
 
 
 class CommandLine(LightningCLI):
@@ -65,10 +96,7 @@ class CommandLine(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """The config alone says what is built; a checkpoint that does not fit it is refused, not obeyed."""
-        command = self.config.subcommand
-        path = self.config[command].get("ckpt_path")
-        expected = f"a checkpoint to {command}, such as …/checkpoints/last.ckpt or pretrained:cartpole-rl"
-        require(path is not None or command == "fit", "ckpt_path", path, expected)
+        path = self.config[self.config.subcommand].get("ckpt_path")
         if path is not None:
             resolve(path)
 
@@ -88,43 +116,66 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Fill in what the user left open: run folder, logger, progress bar, safe checkpoint files."""
         trainer = self._get(self.config_init, "trainer")
+        self._check_before_running(trainer)
+        parent, folder = self._folder(trainer)
+        self.run = RunFolder(folder)
         if trainer.logger in (None, True):
-            kwargs["logger"] = self._logger(Path(trainer.default_root_dir))
-        elif trainer.logger is False:  # a folder of its own even so
-            kwargs["default_root_dir"] = self._logger(Path(trainer.default_root_dir)).log_dir
+            # Of ranks other than 0 nothing is logged, and whatever they ask for is broadcast from rank 0.
+            version = "of-rank-0" if folder is None else folder.name
+            kwargs["logger"] = TensorBoardLogger(parent, name="", version=version)
+        elif trainer.logger is False:
+            kwargs["default_root_dir"] = str(folder or parent)
         if trainer.enable_checkpointing is False:
             self._parser(self.subcommand).callback_keys.remove("checkpoint")
-        callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
-        callbacks = [callback for callback in callbacks if callback is not None]
-        if trainer.enable_progress_bar is not False and not any(
-            isinstance(c, pl.callbacks.ProgressBar) for c in callbacks
-        ):
-            callbacks.append(FrameProgressBar())
-        kwargs["callbacks"] = callbacks
+        kwargs["callbacks"] = [self.run, *self._callbacks(trainer)]
         plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins] if trainer.plugins else []
         kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise ConfigurationError(f"trainer: {' '.join(str(error).split())}") from error
 
-    def _logger(self, root: Path) -> TensorBoardLogger:
-        """``runs/<task>/<what>/version_<n>``, or the folder of the run whose checkpoint is looked at."""
+    def _check_before_running(self, trainer: Any) -> None:
+        require(not trainer.barebones, "trainer.barebones", True, "false: a run evaluates, logs and saves")
+        path = self._get(self.config, "ckpt_path")
+        expected = f"a checkpoint to {self.subcommand}, such as …/checkpoints/last.ckpt or pretrained:cartpole-rl"
+        needed = self.subcommand != "fit" and self.model.needs_checkpoint
+        require(path is not None or not needed, "ckpt_path", path, expected)
+
+    def _callbacks(self, trainer: Any) -> list[pl.Callback]:
+        """The user's, and what runs beside them; evaluation and videos follow, and checkpoints come last."""
+        callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+        callbacks = [callback for callback in callbacks if callback is not None]
+        has_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
+        if trainer.enable_progress_bar is not False and not has_bar:
+            callbacks.append(FrameProgressBar())
+        return [*callbacks, TrainingMonitor()]
+
+    def _folder(self, trainer: Any) -> tuple[Path, Path | None]:
+        """Reserve ``<root>/<task>/<what>/version_<n>``, or find the folder of the run whose checkpoint is looked at.
+
+        Returns:
+            The folder's parent, and the folder; ``None`` on ranks that rank 0 will tell.
+        """
         path = self._get(self.config, "ckpt_path")
         if path is not None and self.subcommand != "fit":
             folder = resolve(path).resolve().parent
             if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file():
-                return TensorBoardLogger(folder.parent.parent, name="", version=folder.parent.name)
-        task = re.sub(r"-v\d+$", "", self.datamodule.env.rpartition("/")[2].rpartition(":")[2])
-        name = self._get(self.config, "run_name") or _snake(type(self.model).__name__)
+                return folder.parent.parent, folder.parent
+        name = self._get(self.config, "run_name") or folder_names("", type(self.model).__name__)[1]
         accepted = re.fullmatch(r"[\w.+=-]+", name) and name.strip(".")
-        require(
-            bool(accepted), "run_name", name, "the name of one folder, of letters, digits, '_', '-', '.', '+' or '='"
-        )
-        return TensorBoardLogger(root, name=f"{_snake(task)}/{name}")
+        expected = "the name of one folder, of letters, digits, '_', '-', '.', '+' or '='"
+        require(bool(accepted), "run_name", name, expected)
+        parent = Path(trainer.default_root_dir or ".", folder_names(self.datamodule.env, "")[0], name)
+        if trainer.fast_dev_run:  # writes nothing
+            return parent, parent
+        return parent, reserve(parent) if _rank() == 0 else None
 
-
-def _snake(name: str) -> str:
-    """CartPole → cartpole, MountainCarContinuous → mountain_car_continuous, ResidualSoftQLearning → residual_…"""
-    name = name.replace("CartPole", "Cartpole")
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|-", "_", name).lower()
+    def _run_subcommand(self, subcommand: str) -> None:
+        """What of the report failed has been told; the exit code says so too."""
+        super()._run_subcommand(subcommand)
+        if self.run.failures:
+            raise SystemExit(2)
 
 
 def main(args: ArgsType = None) -> CommandLine:
@@ -134,36 +185,55 @@ def main(args: ArgsType = None) -> CommandLine:
         args: In place of ``sys.argv[1:]``.
 
     Raises:
-        SystemExit: with code 2 and the message alone on the screen, for what the user can mend.
+        SystemExit: with code 2 and one line on the screen for errors the user can fix, and for a report of which a
+            figure or video failed; with code 130 after Ctrl-C and 143 after SIGTERM.
     """
     _quieten()
-    try:
-        return CommandLine(
-            model_class=Algorithm,
-            datamodule_class=ReplayDataModule,
-            subclass_mode_model=True,
-            save_config_callback=_SaveConfig,
-            seed_everything_default=0,
-            trainer_defaults={
-                "default_root_dir": "runs",
-                "max_epochs": 1,
-                "enable_model_summary": False,
-                "log_every_n_steps": 10,
-            },
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=args,
-        )
-    except Exception as error:
-        message = _message(error)
-        if message is None:
+    with command():
+        _print_config_as_utf8(sys.argv[1:] if args is None else args)
+        try:
+            with prompt_signals():
+                return _command_line(args)
+        except Stopped as stopped:
+            if _rank() == 0:
+                tell(f"stopped by {stopped.signal.name}")
             raise
-        print(f"error: {message}", file=sys.stderr)
-        raise SystemExit(2) from None
+        except Exception as error:
+            message = _message(error)
+            if message is None:
+                raise
+            raise RqlError(message) from None
+
+
+def _command_line(args: ArgsType) -> CommandLine:
+    return CommandLine(
+        model_class=Algorithm,
+        datamodule_class=ReplayDataModule,
+        subclass_mode_model=True,
+        save_config_callback=_SaveConfig,
+        parser_class=_Parser,
+        seed_everything_default=0,
+        trainer_defaults={
+            "default_root_dir": "runs",
+            "max_epochs": 1,
+            "enable_model_summary": False,
+            "log_every_n_steps": 10,
+        },
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        args=args,
+    )
+
+
+def _rank() -> int:
+    """This process's rank as far as its environment tells: known before there is a trainer."""
+    return getattr(rank_zero_only, "rank", 0)
 
 
 def _message(error: BaseException | None) -> str | None:
-    """What the user can mend: our errors, also beneath one of jsonargparse's, and Lightning's about its flags."""
+    """The errors that a user can fix: ours, also beneath one of jsonargparse's, Lightning's about its flags, files."""
+    if isinstance(error, OSError) and error.filename is not None and not isinstance(error, RqlError):
+        return f"{error.filename}: {error.strerror}"
     while error is not None:
         if isinstance(error, RqlError):
             return str(error)
@@ -173,20 +243,19 @@ def _message(error: BaseException | None) -> str | None:
     return None
 
 
+def _print_config_as_utf8(args: Any) -> None:
+    """What ``--print_config`` prints becomes a config file, and those are read as UTF-8 whatever the locale."""
+    printed = isinstance(args, list) and any(str(argument).startswith("--print_config") for argument in args)
+    if printed and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")
+
+
 def _quieten() -> None:
     """Keep the screen for what the user asked for: no device lists, tips or other libraries' deprecations."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is ever opened; pygame complains of a missing screen
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
-    for message in (
-        ".*is_leaf.*",
-        "Total length of .* across ranks is zero.*",
-        "Found .* in eval mode at the start of training.*",  # the frozen prior
-        "predict returned None.*",  # trajectories go to files
-        "torch.distributed.nn.functional.all_gather is deprecated.*",
-        "The number of training batches .* is smaller than the logging interval.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
+    quieten()
 
 
 if __name__ == "__main__":

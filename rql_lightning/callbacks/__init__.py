@@ -1,8 +1,21 @@
-"""Callbacks: evaluation, checkpoints and progress, all in environment frames; videos."""
+"""Callbacks: evaluation, checkpoints, speed and progress, all in environment frames; videos."""
 
 from rql_lightning.callbacks.checkpoint import AtomicCheckpointIO, FrameCheckpoint
 from rql_lightning.callbacks.evaluation import EvaluationCallback
+from rql_lightning.callbacks.monitor import TrainingMonitor
 from rql_lightning.callbacks.progress import FrameProgressBar
+from rql_lightning.callbacks.run_folder import RunFolder, run_folder
+from rql_lightning.callbacks.signals import Stopped
 from rql_lightning.callbacks.videos import VideoCallback
 
-__all__ = ["AtomicCheckpointIO", "EvaluationCallback", "FrameCheckpoint", "FrameProgressBar", "VideoCallback"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "EvaluationCallback",
+    "FrameCheckpoint",
+    "FrameProgressBar",
+    "RunFolder",
+    "Stopped",
+    "TrainingMonitor",
+    "VideoCallback",
+    "run_folder",
+]

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rql_lightning.callbacks.checkpoint import FrameCheckpoint
+from rql_lightning.callbacks.hyperparameters import log_final
+from rql_lightning.callbacks.quiet import quieten
+from rql_lightning.callbacks.report import draw_curves, draw_distribution, log_summary, print_summaries, write_summary
+from rql_lightning.callbacks.run_folder import run_folder, writing
+from rql_lightning.callbacks.signals import Stopped, prompt_signals
 from rql_lightning.data.replay import EVALUATION_SEEDS, ReplayDataModule
 from rql_lightning.errors import require
-from rql_lightning.evaluation import Episodes, run_episodes
-from rql_lightning.policies import Policy
-from rql_lightning.reporting.figures import curves_figure, distribution_figure
-from rql_lightning.reporting.tables import results_table
+from rql_lightning.evaluation import MAX_STEPS, Episodes, run_episodes
+from rql_lightning.policies import Decider
+from rql_lightning.reporting.console import console, print_line
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from rql_lightning.algorithms import Algorithm
 
 
 class EvaluationCallback(pl.Callback):
-    """Run the policy deterministically on fixed seeds, disjoint from the training ones, and tell what came of it.
+    """Evaluate deterministically on fixed seeds, disjoint from the training ones: metrics.json, figures and tables.
 
     Args:
-        episodes: Episodes of an evaluation at the end of fit, and of validate, test and predict.
+        episodes: Episodes of the evaluation at the end of fit, and of validate, test and predict.
         every_n_frames: Environment frames between two evaluations during fit.
-        episodes_during_fit: Episodes of those.
-        seed: Seed of the first episode, the next one's is one higher.
-        max_envs: Environments stepped together, at the most. Results do not depend on it.
+        episodes_during_fit: Episodes of each evaluation during fit.
+        seed: Seed of the first episode; each next episode's seed is one higher.
+        max_envs: Largest number of environments stepped together. Results do not depend on it.
         figures: Whether to draw learning curves and distributions at the end of fit and in test.
+        max_episode_steps: Bound on the steps of one episode: an environment that never ends one is an error.
     """
 
     def __init__(
@@ -47,14 +47,17 @@ class EvaluationCallback(pl.Callback):
         seed: int = EVALUATION_SEEDS,
         max_envs: int = 100,
         figures: bool = True,
+        max_episode_steps: int = MAX_STEPS,
     ) -> None:
         counts = {"episodes": episodes, "every_n_frames": every_n_frames, "episodes_during_fit": episodes_during_fit}
-        for name, value in {**counts, "max_envs": max_envs}.items():
+        counts |= {"max_envs": max_envs, "max_episode_steps": max_episode_steps}
+        for name, value in counts.items():
             require(isinstance(value, int) and value >= 1, f"evaluation.{name}", value, "an integer >= 1")
         expected = f"at least {EVALUATION_SEEDS}: seeds below are for training"
         require(seed >= EVALUATION_SEEDS, "evaluation.seed", seed, expected)
         self.episodes, self.every_n_frames, self.episodes_during_fit = episodes, every_n_frames, episodes_during_fit
         self.seed, self.max_envs, self.figures = seed, max_envs, figures
+        self.max_episode_steps = max_episode_steps
         self.history: list[dict[str, Any]] = []
         self.prior_summary: dict[str, Any] | None = None
         self._prior_pictured = np.empty(0)
@@ -62,11 +65,10 @@ class EvaluationCallback(pl.Callback):
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the run's folder: a question that all ranks have to ask together."""
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir)
+        """Find the run's folder: a question that all ranks ask together."""
+        quieten()
+        run_folder(trainer)
         self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
-        if not self._dry_run:
-            self.folder.mkdir(parents=True, exist_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Learning curves go on after a resume."""
@@ -77,68 +79,97 @@ class EvaluationCallback(pl.Callback):
         self.history = list(state_dict["history"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """Evaluate the prior once: the level that the curves start from."""
-        self._evaluate_prior(trainer, pl_module)
-        if not self.history:
-            self._evaluate_during_fit(trainer, pl_module)
+        """Evaluate the prior, and the policy unless a resumed run has been evaluated since the last due frame."""
+        due = _data(trainer).frames // self.every_n_frames * self.every_n_frames
+        with prompt_signals():
+            self._evaluate_prior(trainer, pl_module)
+            if not self.history or self.history[-1]["frames"] < due:
+                self._evaluate_during_fit(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Algorithm, *args: Any) -> None:  # type: ignore[override]
         """Evaluate when ``every_n_frames`` have gone by."""
         data = _data(trainer)
         frames, before = data.frames, data.frames - data.frames_per_turn
         if frames // self.every_n_frames > before // self.every_n_frames and frames < data.total_frames:
+            self._evaluate_unless_stopped(trainer, pl_module)
+
+    def _evaluate_unless_stopped(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
+        """A signal means checkpoint and exit; whoever resumes starts with the evaluation that was left out."""
+        checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, FrameCheckpoint)), None)
+        if checkpoint is not None and checkpoint.stop_requested(trainer):
+            return
+        if trainer.world_size > 1:  # a rank that stopped alone would leave the others waiting: the request waits
             self._evaluate_during_fit(trainer, pl_module)
+            return
+        try:
+            with prompt_signals():
+                self._evaluate_during_fit(trainer, pl_module)
+        except Stopped as stopped:
+            if checkpoint is None:
+                raise
+            checkpoint.request.received = stopped.signal
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """The whole protocol on the result: table, figures, ``metrics.json``."""
-        _, summary = self._report(trainer, pl_module, "after training")
-        self.history.append({**summary, "frames": pl_module.frames})
-        if self.figures and trainer.is_global_zero and not self._dry_run:
-            self._save_figure(trainer, "learning_curves", curves_figure(self.history, self.prior_summary))
+        """The whole protocol on the result, which :class:`FrameCheckpoint` has saved by now."""
+        with prompt_signals():
+            self._report(trainer, pl_module, "after training", fitted=True)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
         """``validate``: the table, and scalars."""
         if trainer.state.fn == "validate":
-            self._evaluate_prior(trainer, pl_module)
-            _, summary = self.evaluate(trainer, pl_module.policy, self.episodes)
-            self._log(pl_module, summary)
-            self._print(trainer, "validation", summary)
+            with prompt_signals():
+                self._evaluate_prior(trainer, pl_module)
+                _, summary = self.evaluate(trainer, pl_module.decider, self.episodes)
+                log_summary(pl_module, summary)
+                print_summaries(trainer, "validation", {"prior": self.prior_summary, "policy": summary})
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """``test``: table, figures, ``metrics.json``."""
-        self._evaluate_prior(trainer, pl_module)
-        self._report(trainer, pl_module, "test")
+        """``test``: ``metrics.json``, figures and the table."""
+        with prompt_signals():
+            self._evaluate_prior(trainer, pl_module)
+            self._report(trainer, pl_module, "test", fitted=False)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
         """``predict``: trajectories, which ``TensorDict.load_memmap`` loads again."""
         from rql_lightning.data.trajectories import save_trajectories
 
-        data = _data(trainer)
-        episodes = self._run(trainer, pl_module.policy, self.episodes, record=True)
-        folder = self.folder / "trajectories"
-        path = save_trajectories(episodes, folder if trainer.world_size == 1 else folder / f"rank{trainer.global_rank}")
-        Console().print(f"{len(episodes.table)} trajectories of {data.env}: {path}", soft_wrap=True)
+        with prompt_signals():
+            episodes = self._run(trainer, pl_module.decider, self.episodes, record=True)
+            folder = run_folder(trainer) / "trajectories"
+            folder = folder if trainer.world_size == 1 else folder / f"rank{trainer.global_rank}"
+            with writing(folder):
+                path = save_trajectories(episodes, folder)
+        print_line(f"{len(episodes.table)} trajectories of {_data(trainer).env}: {path}")
 
     # -- the work ----------------------------------------------------------------------------------------------------
 
-    def evaluate(self, trainer: pl.Trainer, policy: Policy, episodes: int) -> tuple[Episodes, dict[str, Any]]:
+    def evaluate(self, trainer: pl.Trainer, decider: Decider, episodes: int) -> tuple[Episodes, dict[str, Any]]:
         """Run the protocol, shared out over the ranks; every rank gets the whole summary.
+
+        Args:
+            trainer: Whose data names the task.
+            decider: What decides.
+            episodes: Number of episodes, over all ranks.
 
         Returns:
             This rank's episodes, and the summary of all ranks' with the keys of ``metrics.json``.
+
+        Raises:
+            EnvironmentContractError: if an episode does not end within ``max_episode_steps``.
         """
         data = _data(trainer)
-        mine = self._run(trainer, policy, episodes)
+        mine = self._run(trainer, decider, episodes)
         table = _gather(trainer, mine.table, episodes)
-        everything = Episodes(table[np.argsort(table[:, 0])], mine.pictured)
+        everything = replace(mine, table=table[np.argsort(table[:, 0])])
         return mine, everything.summary(_metric(data), data.omega)
 
-    def _run(self, trainer: pl.Trainer, policy: Policy, episodes: int, record: bool = False) -> Episodes:
+    def _run(self, trainer: pl.Trainer, decider: Decider, episodes: int, record: bool = False) -> Episodes:
         data = _data(trainer)
         seeds = self._seeds(trainer, episodes)
         env = data.make_env(max(1, min(len(seeds), self.max_envs)))
         try:
-            return run_episodes(policy, env, seeds, record=record)
+            bound = self.max_episode_steps
+            return run_episodes(decider, env, seeds, record=record, max_steps=bound, name=data.env)
         finally:
             env.close()
 
@@ -146,12 +177,12 @@ class EvaluationCallback(pl.Callback):
         """This rank's."""
         return list(range(self.seed, self.seed + episodes))[trainer.global_rank :: trainer.world_size]
 
-    def evaluate_on_reference(self, trainer: pl.Trainer, policy: Policy, compiled: Episodes) -> dict[str, Any]:
-        """The protocol on the reference environments, on the same seeds.
+    def evaluate_on_reference(self, trainer: pl.Trainer, decider: Decider, compiled: Episodes) -> dict[str, Any]:
+        """Run the protocol on the reference environments, on the same seeds.
 
         Args:
             trainer: Whose data names the task.
-            policy: Who acts.
+            decider: What decides.
             compiled: This rank's episodes on the compiled environments.
 
         Returns:
@@ -162,15 +193,22 @@ class EvaluationCallback(pl.Callback):
         env = data.make_env(1, reference=True)
         shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, transient=True, disable=not shown) as progress:
+        with Progress(*columns, console=console(), transient=True, disable=not shown) as progress:
             task = progress.add_task("episodes on the reference environment", total=len(seeds))
             try:
-                mine = run_episodes(policy, env, seeds, finished=lambda count: progress.update(task, completed=count))
+                mine = run_episodes(
+                    decider,
+                    env,
+                    seeds,
+                    finished=lambda count: progress.update(task, completed=count),
+                    max_steps=self.max_episode_steps,
+                    name=f"{data.env} (reference)",
+                )
             finally:
                 env.close()
         same = np.isclose(mine.table, compiled.table, rtol=0, atol=1e-6, equal_nan=True)[:, :-1].all(axis=1)
         table = _gather(trainer, np.column_stack([mine.table, same]), self.episodes)
-        everything = Episodes(table[np.argsort(table[:, 0]), :-1], mine.pictured)
+        everything = replace(mine, table=table[np.argsort(table[:, 0]), :-1])
         return {**everything.summary(_metric(data), data.omega), "same_episodes": int(table[:, -1].sum())}
 
     def _evaluate_prior(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
@@ -180,60 +218,45 @@ class EvaluationCallback(pl.Callback):
             self._prior_pictured = episodes.pictured
 
     def _evaluate_during_fit(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
-        _, summary = self.evaluate(trainer, pl_module.policy, self.episodes_during_fit)
+        _, summary = self.evaluate(trainer, pl_module.decider, self.episodes_during_fit)
         self.history.append({**summary, "frames": pl_module.frames})
-        self._log(pl_module, summary)
+        log_summary(pl_module, summary)
         for name, value in summary.items():
             trainer.callback_metrics[f"eval/{name}"] = torch.tensor(float("nan") if value is None else float(value))
 
-    def _report(self, trainer: pl.Trainer, pl_module: Algorithm, title: str) -> tuple[Episodes, dict[str, Any]]:
-        mine, summary = self.evaluate(trainer, pl_module.policy, self.episodes)
-        self._log(pl_module, summary)
-        self._print(trainer, title, summary)
-        if trainer.is_global_zero and not self._dry_run:
-            self._write(trainer, pl_module, mine, summary)
-        if _data(trainer).reference and not self._dry_run:  # takes minutes: the rest is written by then
-            reference = self.evaluate_on_reference(trainer, pl_module.policy, mine)
-            self._print(trainer, f"{title}, on the reference environment too", summary, reference)
-            if trainer.is_global_zero:
-                _write_json(reference, self.folder / "reference_metrics.json")
-        return mine, summary
-
-    def _write(self, trainer: pl.Trainer, pl_module: Algorithm, mine: Episodes, summary: dict[str, Any]) -> None:
+    def _report(self, trainer: pl.Trainer, pl_module: Algorithm, title: str, fitted: bool) -> None:
+        """Files first, what may fail next, the screen last, and then what takes minutes."""
+        mine, summary = self.evaluate(trainer, pl_module.decider, self.episodes)
+        columns = {"prior": self.prior_summary, "policy": summary}
+        if self._dry_run:
+            print_summaries(trainer, title, columns)
+            return
         seconds = round(pl_module.train_seconds, 2)
         counters = {"frames": pl_module.frames, "updates": pl_module.updates, "train_seconds": seconds}
-        path = self.folder / "metrics.json"
-        _write_json({**summary, **counters}, path)
+        path = write_summary(trainer, "metrics.json", {**summary, **counters})
         if self.prior_summary is not None:
-            _write_json(self.prior_summary, self.folder / "prior_metrics.json")
-        if self.figures and len(mine.pictured) > 0:
-            samples = {"prior": self._prior_pictured} if self.prior_summary is not None else {}
-            label = _data(trainer).customization.pictured[0]
-            self._save_figure(trainer, "distribution", distribution_figure({**samples, "policy": mine.pictured}, label))
-        Console().print(f"metrics: {path}", soft_wrap=True)
+            write_summary(trainer, "prior_metrics.json", self.prior_summary)
+        log_summary(pl_module, summary)
+        if self.figures:
+            draw_distribution(trainer, self._prior_pictured, mine.pictured)
+        if fitted:
+            self.history.append({**summary, "frames": pl_module.frames})
+            log_final(trainer, summary)
+            if self.figures:
+                draw_curves(trainer, self.history, self.prior_summary)
+        print_summaries(trainer, title, columns, path)
+        if _data(trainer).reference:
+            self._report_on_reference(trainer, pl_module, f"{title}, on the reference environment too", mine, columns)
 
-    def _log(self, pl_module: Algorithm, summary: dict[str, Any]) -> None:
-        pl_module.log_metrics({f"eval/{name}": value for name, value in summary.items() if value is not None})
-
-    def _print(
-        self, trainer: pl.Trainer, title: str, summary: dict[str, Any], reference: dict[str, Any] | None = None
+    def _report_on_reference(
+        self, trainer: pl.Trainer, pl_module: Algorithm, title: str, mine: Episodes, columns: dict[str, Any]
     ) -> None:
-        if not trainer.is_global_zero:
-            return
-        data = _data(trainer)
-        columns = {"prior": self.prior_summary} if self.prior_summary is not None else {}
-        columns |= {"policy": summary}
-        columns |= {} if reference is None else {"policy, reference environment": reference}
-        Console().print(results_table(f"{data.env}: {title}", columns, _metric(data)))
-        if reference is not None:
+        reference = self.evaluate_on_reference(trainer, pl_module.decider, mine)
+        path = write_summary(trainer, "reference_metrics.json", reference)
+        print_summaries(trainer, title, {**columns, "policy, reference environment": reference}, path)
+        if trainer.is_global_zero:
             same, count = reference["same_episodes"], reference["episodes"]
-            Console().print(f"{same} of {count} episodes are the same on the compiled and the reference environment")
-
-    def _save_figure(self, trainer: pl.Trainer, name: str, figure: Figure) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(name, figure, global_step=_data(trainer).algorithm.frames)
-        figure.savefig(self.folder / f"{name}.png", dpi=120)
+            print_line(f"{same} of {count} episodes are the same on the compiled and the reference environment")
 
 
 def _data(trainer: pl.Trainer) -> ReplayDataModule:
@@ -254,9 +277,3 @@ def _gather(trainer: pl.Trainer, table: np.ndarray, episodes: int) -> np.ndarray
     tensor = torch.from_numpy(padded).to(trainer.strategy.root_device)
     gathered = trainer.strategy.all_gather(tensor).reshape(-1, table.shape[1]).cpu().numpy()
     return gathered[np.isfinite(gathered[:, 0])]
-
-
-def _write_json(content: dict[str, Any], path: Path) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)

@@ -9,6 +9,8 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from rql_lightning.reporting.console import console
+
 if TYPE_CHECKING:
     from rql_lightning.data import ReplayDataModule
 
@@ -51,7 +53,7 @@ class FrameProgressBar(ProgressBar):
         if not self._enabled:
             return
         data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        self._progress = Progress(*_columns(), refresh_per_second=4)
+        self._progress = Progress(*_columns(), console=console(), refresh_per_second=4)
         self._task = self._progress.add_task("fit", total=data.total_frames, completed=data.frames, rate="", last="")
         self._progress.start()
 

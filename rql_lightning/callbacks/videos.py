@@ -9,54 +9,74 @@ import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from rql_lightning.callbacks.run_folder import report_failure, run_folder
+from rql_lightning.callbacks.signals import prompt_signals
 from rql_lightning.data.replay import EVALUATION_SEEDS, ReplayDataModule
 from rql_lightning.errors import require
-from rql_lightning.policies import Policy
-from rql_lightning.reporting.videos import record_frames, save_gif, side_by_side
+from rql_lightning.policies import Decider
+from rql_lightning.reporting.videos import check_renders, record_frames, save_gif, side_by_side
 
 if TYPE_CHECKING:
     from rql_lightning.algorithms import Algorithm
 
 
 class VideoCallback(pl.Callback):
-    """Record the policy, and the prior beside it, in the same episodes, at the end of fit and in test.
+    """Film the policy, and the prior beside it, in the same episodes, at the end of fit and in test.
 
     Args:
-        episodes: How many; 0 for none. The environment must render rgb_array.
-        seed: Of the first episode, the next one's is one higher.
-        scale: Of the pictures.
+        episodes: Number of episodes to film; 0 for none. The environment must render rgb_array.
+        seed: Seed of the first filmed episode; each next episode's seed is one higher.
+        scale: Factor by which the pictures are enlarged.
+        max_steps: Largest number of steps filmed of an episode; the rest of a longer one is left out.
     """
 
-    def __init__(self, episodes: int = 0, seed: int = EVALUATION_SEEDS, scale: float = 1.0) -> None:
+    def __init__(
+        self, episodes: int = 0, seed: int = EVALUATION_SEEDS, scale: float = 1.0, max_steps: int = 2_000
+    ) -> None:
         require(isinstance(episodes, int) and episodes >= 0, "video.episodes", episodes, "an integer >= 0")
         require(0 <= seed < 2**32, "video.seed", seed, "an integer in [0, 2**32)")
         require(0 < scale <= 4, "video.scale", scale, "a number in (0, 4]")
-        self.episodes, self.seed, self.scale = episodes, seed, scale
+        require(isinstance(max_steps, int) and max_steps >= 1, "video.max_steps", max_steps, "an integer >= 1")
+        self.episodes, self.seed, self.scale, self.max_steps = episodes, seed, scale, max_steps
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find out whether the environment renders while nothing is lost yet."""
+        data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        dry = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if self.episodes > 0 and stage in ("fit", "test") and not dry:
+            check_renders(data.env, data.env_kwargs)
+        run_folder(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """See the class."""
+        """Film the result, which :class:`FrameCheckpoint` has saved by now."""
         self._record_all(trainer, pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """See the class."""
+        """Film what was tested."""
         self._record_all(trainer, pl_module)
 
     def _record_all(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """An episode that cannot be filmed is told of and does not end the run."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        with prompt_signals():
             for seed in range(self.seed, self.seed + self.episodes):
-                self._record(trainer, pl_module, seed)
+                try:
+                    self._record(trainer, pl_module, seed)
+                except Exception as error:
+                    report_failure(trainer, f"video of episode {seed}", error)
 
     def _record(self, trainer: pl.Trainer, pl_module: Algorithm, seed: int) -> None:
         data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        policy = pl_module.policy
-        actors: dict[str, Policy] = {"policy": policy}
-        if policy.prior is not None and policy.prior.can_act:
-            actors = {"prior": policy.prior, **actors}
+        prior = pl_module.policy.prior
+        deciders: dict[str, Decider] = {} if prior is None or not prior.can_act else {"prior": prior}
+        deciders["policy"] = pl_module.decider
         recordings = {
-            name: record_frames(actor, data.env, seed, None, data.env_kwargs) for name, actor in actors.items()
+            name: record_frames(decider, data.env, seed, self.max_steps, data.env_kwargs)
+            for name, decider in deciders.items()
         }
         pictures = side_by_side({name: frames for name, (frames, _) in recordings.items()}, scale=self.scale)
-        path = Path(trainer.log_dir or trainer.default_root_dir) / "videos" / f"episode-{seed}.gif"
+        path = run_folder(trainer) / "videos" / f"episode-{seed}.gif"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_gif(pictures, path, milliseconds=round(1000 / next(iter(recordings.values()))[1]))
         for logger in trainer.loggers:

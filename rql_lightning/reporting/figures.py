@@ -14,18 +14,18 @@ PRIOR_COLOR, POLICY_COLOR = "#8a8a8a", "#c0392b"
 
 
 def distribution_figure(samples: Mapping[str, np.ndarray], label: str) -> Figure:
-    """Histograms of a quantity over all steps of the evaluation episodes, one a policy.
+    """Histograms of a quantity over all steps of the evaluation episodes, one per policy.
 
     Args:
         samples: Name of each policy and its samples ``[steps]``; the prior comes first.
-        label: What the quantity is.
+        label: Name of the quantity, for the horizontal axis.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
     span = np.concatenate(list(samples.values()))
-    bins = np.linspace(span.min() - 1e-9, span.max() + 1e-9, 80).tolist()
+    bins = np.histogram_bin_edges(span, bins=80).tolist()
     colors = [PRIOR_COLOR, POLICY_COLOR] if len(samples) > 1 else [POLICY_COLOR]
     for (name, values), color in zip(samples.items(), colors, strict=True):
         axes.hist(values, bins=bins, density=True, alpha=0.6, color=color, label=name)

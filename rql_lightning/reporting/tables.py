@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,12 +19,12 @@ _LABELS = {
 
 
 def results_table(title: str, columns: Mapping[str, Mapping[str, Any]], metric: str | None) -> Table:
-    """One column a policy, one row a statistic.
+    """One column per policy, one row per statistic.
 
     Args:
         title: Above the table.
         columns: Name of each policy and its summary, with the keys of ``metrics.json``; missing ones show as "–".
-        metric: The task's metric.
+        metric: Name of the task's metric, or ``None``.
     """
     table = Table(title=title, title_justify="left")
     table.add_column("")
@@ -45,4 +46,17 @@ def _cell(name: str, summary: Mapping[str, Any]) -> str:
         return f"{100 * value:.1f} %"
     deviation = summary.get(f"{name}_std")
     digits = 3 if abs(value) < 1 else 2
-    return f"{value:.{digits}f}" if deviation is None else f"{value:.{digits}f} ± {deviation:.{digits}f}"
+    mean = number(value, f".{digits}f")
+    return mean if deviation is None else f"{mean} ± {number(deviation, f'.{digits}f')}"
+
+
+def number(value: float, format_spec: str) -> str:
+    """A number as people read it: ∞ for infinity.
+
+    Args:
+        value: The number.
+        format_spec: How to write finite ones.
+    """
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:{format_spec}}"

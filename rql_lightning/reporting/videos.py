@@ -10,20 +10,46 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image, ImageDraw
 
-from rql_lightning.errors import EnvironmentContractError
-from rql_lightning.policies import Policy
+from rql_lightning.errors import EnvironmentContractError, RqlError
+from rql_lightning.policies import Decider
 
 BAND = 24  # pixels above the picture, for the policy's name
 WIDE = 2  # times as wide as high: such pictures stand above each other
 
 
+def check_renders(env: str, env_kwargs: dict[str, Any] | None = None) -> None:
+    """Render one picture, so that an environment that cannot be filmed is refused before it is trained on.
+
+    Args:
+        env: Gymnasium id.
+        env_kwargs: Further arguments of the environment.
+
+    Raises:
+        EnvironmentContractError: if it renders no ``rgb_array``.
+    """
+    try:
+        environment = gym.make(env, render_mode="rgb_array", **(env_kwargs or {}))
+        try:
+            environment.reset(seed=0)
+            _Frames(environment)._capture_frame()
+        finally:
+            environment.close()
+    except RqlError:
+        raise
+    except Exception as error:  # whatever a user's environment raises
+        raise EnvironmentContractError(
+            f"video.episodes: found {env}, which does not render ({type(error).__name__}: {error}), expected rgb_array "
+            "pictures; set it to 0"
+        ) from error
+
+
 def record_frames(
-    policy: Policy, env: str, seed: int, steps: int | None = None, env_kwargs: dict[str, Any] | None = None
+    policy: Decider, env: str, seed: int, steps: int | None = None, env_kwargs: dict[str, Any] | None = None
 ) -> tuple[list[np.ndarray], float]:
     """One episode under the deterministic policy, rendered.
 
     Args:
-        policy: Who acts.
+        policy: What decides.
         env: Gymnasium id whose environment renders ``rgb_array``.
         seed: Of the episode.
         steps: At the most; ``None`` for all of it.
@@ -45,7 +71,9 @@ def record_frames(
         frames._capture_frame()
         done = False
         while not done and (steps is None or steps > 0):
-            observation, _, terminated, truncated, _ = environment.step(policy.act(observation))
+            state = environment.get_wrapper_attr("get_state")() if policy.needs_state else None
+            action = policy.decide(np.asarray(observation)[np.newaxis], state).action[0]
+            observation, _, terminated, truncated, _ = environment.step(action)
             frames._capture_frame()
             done, steps = terminated or truncated, None if steps is None else steps - 1
         return frames.pictures, float(environment.unwrapped.metadata.get("render_fps", 30))

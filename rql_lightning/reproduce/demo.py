@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from pathlib import Path
+
+from rql_lightning.errors import ConfigurationError
+from rql_lightning.reporting.console import command, console, print_line
+from rql_lightning.reporting.metrics import read_metrics
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are written to files; no screen is needed
 
@@ -20,21 +23,26 @@ SETTLED = 100  # steps after which the start no longer shows
 
 def main() -> None:
     """Run the main job with the command line, then draw its result."""
+    with command():
+        _run()
+
+
+def _run() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="configs/cartpole/residual_soft_q.yaml", help="The job to run.")
     parser.add_argument("--root", default="runs", help="Folder of all runs.")
     arguments, more = parser.parse_known_args()
     if not Path(arguments.config).is_file():
-        sys.exit(f"error: --config: found no file {arguments.config}, expected one; run this in the project's folder")
+        expected = "expected one; run this in the project's folder"
+        raise ConfigurationError(f"--config: found no file {arguments.config}, {expected}")
 
     from rql_lightning.train import main as train
 
     started = time.monotonic()
     sys.argv = sys.argv[:1]
-    command = ["fit", "--config", arguments.config, f"--trainer.default_root_dir={arguments.root}", *more]
-    print(f"python -m rql_lightning.train {' '.join(command)}", flush=True)
-    run = Path(str(train(command).trainer.log_dir))
-    show(run, time.monotonic() - started)
+    words = ["fit", "--config", arguments.config, f"--trainer.default_root_dir={arguments.root}", *more]
+    print_line(f"python -m rql_lightning.train {' '.join(words)}")
+    show(train(words).run.path, time.monotonic() - started)
 
 
 def show(run: Path, seconds: float) -> None:
@@ -44,8 +52,6 @@ def show(run: Path, seconds: float) -> None:
         run: Its folder.
         seconds: What it took.
     """
-    from rich.console import Console
-
     from rql_lightning.loading import load_policy
     from rql_lightning.reporting.tables import results_table
     from rql_lightning.reporting.videos import multiple_exposure, record_frames, save_gif, side_by_side
@@ -53,8 +59,8 @@ def show(run: Path, seconds: float) -> None:
 
     prior, policy = load_policy(PRIOR), load_policy(run / "checkpoints" / "last.ckpt")
     summaries = {
-        "prior": json.loads((run / "prior_metrics.json").read_text(encoding="utf-8")),
-        "customised": json.loads((run / "metrics.json").read_text(encoding="utf-8")),
+        "prior": read_metrics(run / "prior_metrics.json"),
+        "customised": read_metrics(run / "metrics.json"),
         "paper": paper_row("CartPole", "RL Customized"),
     }
     recordings = {
@@ -67,9 +73,8 @@ def show(run: Path, seconds: float) -> None:
     title = f"steps {SETTLED} to {STEPS} in one picture"
     exposures = {f"{name}: {title}": [multiple_exposure(f[SETTLED:])] for name, f in recordings.items()}
     side_by_side(exposures)[0].save(run / "before_after.png")
-    console = Console()
-    console.print(results_table(f"{ENV}: what customization changed", summaries, "mean_abs_position"))
-    console.print(f"customised in {seconds:.0f} s, start-up and evaluation included")
+    console().print(results_table(f"{ENV}: what customization changed", summaries, "mean_abs_position"))
+    print_line(f"customised in {seconds:.0f} s, start-up and evaluation included")
     for what, name in (
         ("run folder", ""),
         ("before | after", "before_after.png"),
@@ -77,7 +82,7 @@ def show(run: Path, seconds: float) -> None:
         ("positions", "distribution.png"),
         ("learning curves", "learning_curves.png"),
     ):
-        console.print(f"{what + ':':<17}{run / name}", soft_wrap=True, highlight=False)
+        print_line(f"{what + ':':<17}{run / name}")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ The file loads with ``load_policy`` and as a ``CheckpointPrior``; shipped priors
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from rql_lightning.checkpoints import read_checkpoint, resolve, write_atomically
-from rql_lightning.errors import RqlError
+from rql_lightning.errors import OutputError
 from rql_lightning.loading import load_policy
+from rql_lightning.reporting.console import command, print_line
 
 
 def export_policy(source: str | Path, target: Path) -> None:
@@ -25,11 +25,15 @@ def export_policy(source: str | Path, target: Path) -> None:
 
     Raises:
         CheckpointError: if ``source`` is no checkpoint of this project.
+        OutputError: if ``target`` cannot be written.
     """
     policy = load_policy(source)
     about = read_checkpoint(resolve(source))["rql_lightning"]
     weights = {f"policy.{key}": value.clone() for key, value in policy.state_dict().items()}
-    write_atomically({"state_dict": weights, "rql_lightning": about}, target)
+    try:
+        write_atomically({"state_dict": weights, "rql_lightning": about}, target)
+    except OSError as error:
+        raise OutputError(f"{target}: found {error.strerror!r}, expected a file that can be written") from error
 
 
 def main() -> None:
@@ -37,12 +41,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="A checkpoint.")
     parser.add_argument("target", type=Path, help="The file to write.")
-    arguments = parser.parse_args()
-    try:
+    with command():
+        arguments = parser.parse_args()
         export_policy(arguments.source, arguments.target)
-    except RqlError as error:
-        sys.exit(f"error: {error}")
-    print(f"{arguments.target}: {arguments.target.stat().st_size / 1024:.0f} KiB")
+        print_line(f"{arguments.target}: {arguments.target.stat().st_size / 1024:.0f} KiB")
 
 
 if __name__ == "__main__":

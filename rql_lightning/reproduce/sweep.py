@@ -18,9 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from rql_lightning.errors import ConfigurationError, RqlError
+from rql_lightning.reporting.console import command, console
+from rql_lightning.reporting.metrics import read_metrics
+from rql_lightning.reporting.tables import number
 from rql_lightning.reproduce.statistics import bootstrap_interval
 
 SHOWN = ("success_rate", "basic_return_mean", "add_on_return_mean", "total_return_mean", "kl_to_prior", "train_seconds")
@@ -38,25 +41,31 @@ def run_one(config: str, root: Path, seed: int, overrides: list[str]) -> dict[st
     Returns:
         The run's ``metrics.json``.
     """
-    command = ["-m", "rql_lightning.train", "fit", "--config", config]
-    command += [f"--seed_everything={seed}", f"--trainer.default_root_dir={root}", *overrides]
-    settings = {"command": command, "config": Path(config).read_text(encoding="utf-8")}
+    words = ["-m", "rql_lightning.train", "fit", "--config", config]
+    words += [f"--seed_everything={seed}", f"--trainer.default_root_dir={root}", *overrides]
+    settings = {"command": words, "config": Path(config).read_text(encoding="utf-8")}
     memory = root / "settings.json"
     if memory.is_file() and json.loads(memory.read_text(encoding="utf-8")) != settings:
-        sys.exit(f"error: {memory}: found a run of other settings, expected {' '.join(command)}; choose another --root")
+        expected = f"expected {' '.join(words)}; choose another --root"
+        raise ConfigurationError(f"{memory}: found a run of other settings, {expected}")
     if not list(root.rglob("metrics.json")):
         root.mkdir(parents=True, exist_ok=True)
         memory.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        command = [sys.executable, *command, "--trainer.enable_progress_bar=false"]
-        result = subprocess.run(command, capture_output=True, text=True)
+        words = [sys.executable, *words, "--trainer.enable_progress_bar=false"]
+        result = subprocess.run(words, capture_output=True, text=True, errors="replace")
         if result.returncode != 0:
-            sys.exit(f"error: {' '.join(command)}\n{result.stdout}{result.stderr}")
+            raise RqlError(f"{' '.join(words)}\n{result.stdout}{result.stderr}")
     path = max(root.rglob("metrics.json"), key=lambda found: found.stat().st_mtime)
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_metrics(path)
 
 
 def main() -> None:
     """Parse, run, print."""
+    with command():
+        _sweep()
+
+
+def _sweep() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -65,6 +74,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("runs/sweep"))
     parser.add_argument("--jobs", type=int, default=1, help="Processes at a time; one a core at the most.")
     arguments, overrides = parser.parse_known_args()
+    if not Path(arguments.config).is_file():
+        raise ConfigurationError(f"--config: found no file {arguments.config}, expected one")
     if bool(arguments.vary) != bool(arguments.values):
         parser.error("--vary and --values go together")
     settings = [(value, [f"--{key}={value}" for key in arguments.vary]) for value in arguments.values] or [("", [])]
@@ -87,8 +98,7 @@ def main() -> None:
         finally:  # one that failed leaves nothing to wait for
             pool.shutdown(cancel_futures=True)
     table = results_over_seeds(arguments.config, varied, results)
-    console = Console()
-    (console if console.is_terminal else Console(width=180)).print(table)
+    (console() if console().is_terminal else console(width=180)).print(table)
 
 
 def results_over_seeds(title: str, key: str, results: dict[tuple[str, int], dict[str, Any]]) -> Table:
@@ -117,7 +127,7 @@ def results_over_seeds(title: str, key: str, results: dict[tuple[str, int], dict
 
 
 def _format(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
+    return "–" if value is None else number(value, ".4g" if abs(value) < 1 else ".2f")
 
 
 def _aggregate(column: list[float | None]) -> str:

@@ -1,0 +1,59 @@
+"""How fast training goes, and how its own episodes do."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+
+from rql_lightning.callbacks.hyperparameters import log_start
+
+if TYPE_CHECKING:
+    from rql_lightning.algorithms import Algorithm
+    from rql_lightning.data import ReplayDataModule
+
+
+class TrainingMonitor(pl.Callback):
+    """Log speed, wall-clock time and the episodes that ended during training, and keep the loggers' files up to date.
+
+    All of it every ``trainer.log_every_n_steps`` training batches, as the algorithm's own ``train/`` metrics.
+    """
+
+    def __init__(self) -> None:
+        self._clock, self._frames, self._updates = 0.0, 0, 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Log the run's settings."""
+        if stage == "fit":
+            log_start(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
+        """Start the clock; a resumed run's frames and updates are not this process's."""
+        self._restart(trainer, pl_module)
+
+    def _restart(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
+        data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        self._clock, self._frames, self._updates = time.monotonic(), data.frames, pl_module.updates
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: pl.Trainer, pl_module: Algorithm, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log when it is time to."""
+        if batch_idx % max(1, trainer.log_every_n_steps) != 0:  # type: ignore[attr-defined]
+            return
+        data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        seconds = max(time.monotonic() - self._clock, 1e-9)
+        metrics = {
+            "frames_per_second": (data.frames - self._frames) / seconds,
+            "updates_per_second": (pl_module.updates - self._updates) / seconds,
+            "seconds": pl_module.train_seconds,
+        }
+        if hasattr(data, "pop_finished_episodes"):
+            returns, lengths = data.pop_finished_episodes()
+            if len(returns) > 0:
+                metrics |= {"episode_return": float(returns.mean()), "episode_length": float(lengths.mean())}
+        pl_module.log_metrics({f"train/{name}": value for name, value in metrics.items()})
+        for logger in trainer.loggers:
+            logger.save()
+        self._restart(trainer, pl_module)

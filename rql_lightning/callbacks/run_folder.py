@@ -1,0 +1,180 @@
+"""The folder of a run: the project's own, whatever the logger, and no other run's."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from pytorch_lightning.trainer.connectors.signal_connector import _get_sigkill_signal
+
+from rql_lightning.callbacks.signals import Stopped
+from rql_lightning.errors import OutputError
+from rql_lightning.reporting.console import tell
+
+RESERVED = ".reserved"
+"""An empty file in the folder of every run that trains; whoever creates it has the folder to itself."""
+
+
+def reserve(parent: Path, stem: str = "version_") -> Path:
+    """Create the next free folder ``<parent>/<stem><n>``, which no other process gets, even at the same moment.
+
+    Args:
+        parent: Folder of runs; created if it does not exist.
+        stem: What the folders' names begin with.
+
+    Raises:
+        OutputError: if folders cannot be created there.
+    """
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        numbers = [
+            name.removeprefix(stem) for name in (path.name for path in parent.iterdir()) if name.startswith(stem)
+        ]
+        first = 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
+        for number in itertools.count(first):
+            folder = parent / f"{stem}{number}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            if _claim(folder):
+                return folder
+    raise AssertionError("unreachable: there is always another number")
+
+
+def _claim(folder: Path) -> bool:
+    """Whether the folder had not been claimed before."""
+    try:
+        (folder / RESERVED).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line which file or folder cannot be written.
+
+    Args:
+        path: What is written, for errors that do not say.
+
+    Raises:
+        OutputError: in place of an OSError.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"{error.filename or path}: found {reason!r}, expected a place that can be written"
+        ) from error
+
+
+def run_folder(trainer: pl.Trainer) -> Path:
+    """The folder of a trainer's run, the same on every rank; all ranks have to ask together the first time.
+
+    The command line has reserved it. In Python it is the folder of the trainer's TensorBoardLogger or CSVLogger, unless
+    another run has trained into it; then it is ``<that folder>_<n>``. Whatever other logger there is, or none, it is
+    ``<default_root_dir>/<task>/<algorithm>/version_<n>``.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    return _attached(trainer).path
+
+
+def report_failure(trainer: pl.Trainer, stage: str, error: Exception) -> None:
+    """Tell of a figure or video that failed, and remember it: what comes after it is written all the same.
+
+    Args:
+        trainer: Whose run it was.
+        stage: What failed.
+        error: How.
+    """
+    message = f"{stage} failed: {error or type(error).__name__}"
+    _attached(trainer).failures.append(message)
+    tell(f"error: {message}")
+
+
+def _attached(trainer: pl.Trainer) -> RunFolder:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RunFolder):
+            callback.share(trainer)
+            return callback
+    own = RunFolder(_reserve_for(trainer) if trainer.is_global_zero else None)
+    own.share(trainer)
+    trainer.callbacks.append(own)  # type: ignore[attr-defined]
+    return own
+
+
+def _reserve_for(trainer: pl.Trainer) -> Path:
+    logger = trainer.loggers[0] if trainer.loggers else None
+    fitting = trainer.state.fn == "fit"
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return Path(trainer.default_root_dir)
+    if isinstance(logger, TensorBoardLogger | CSVLogger):
+        folder = Path(logger.log_dir)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder if not fitting or _claim(folder) else reserve(folder.parent, f"{folder.name}_")
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    return reserve(Path(trainer.default_root_dir, *folder_names(data.env, type(trainer.lightning_module).__name__)))
+
+
+def folder_names(env: str, what: str) -> tuple[str, str]:
+    """``<task>`` and ``<what>`` of a run's folder ``<root>/<task>/<what>/version_<n>``.
+
+    Args:
+        env: Gymnasium id; ``rql_lightning/CartPole-v0`` becomes ``cartpole``.
+        what: The run's name, or its algorithm's; ``ResidualSoftQLearning`` becomes ``residual_soft_q_learning``.
+    """
+    task = re.sub(r"-v\d+$", "", env.rpartition("/")[2].rpartition(":")[2])
+    return _snake(task), _snake(what)
+
+
+def _snake(name: str) -> str:
+    """MountainCarContinuous → mountain_car_continuous; CartPole → cartpole, which is one word to its friends."""
+    name = name.replace("CartPole", "Cartpole")
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|-", "_", name).lower()
+
+
+class RunFolder(pl.Callback):
+    """Knows the run's folder, and what of its report failed.
+
+    Args:
+        path: The folder, on rank 0; other ranks are told it.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._shared = path, False
+        self.failures: list[str] = []
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        assert self._path is not None, "other ranks are told in setup"
+        return self._path
+
+    def share(self, trainer: pl.Trainer) -> None:
+        """Tell all ranks what rank 0 reserved, once."""
+        if not self._shared:
+            self._path, self._shared = trainer.strategy.broadcast(self._path), True
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """See :meth:`share`."""
+        self.share(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Other ranks that this process started would wait for it for ever (Lightning ends them on Ctrl-C alone)."""
+        launcher: Any = trainer.strategy.launcher
+        if isinstance(exception, Stopped) and isinstance(launcher, _SubprocessScriptLauncher):
+            launcher.kill(_get_sigkill_signal())
