@@ -79,4 +79,4 @@ class KLRewardSAC(PriorLikelihoodSAC):
         location, log_scale = self.policy.location_and_log_scale(minibatch.observation)
         log_prob = functional.squashed_gaussian_log_prob(minibatch.pre_tanh, location, log_scale)
         # Without the bound an action that the policy would never take now would pay a fortune.
-        return super().reward(batch, minibatch) - self.omega_prime_now * self.bounded(log_prob)
+        return super().reward(batch, minibatch) - self.omega_prime_now * self.guard.bounded(log_prob)

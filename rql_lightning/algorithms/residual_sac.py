@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -16,7 +15,7 @@ from rql_lightning.algorithms.hyperparameters import Temperature, check_hyperpar
 from rql_lightning.algorithms.sac import Sample, SoftActorCritic
 from rql_lightning.errors import require
 from rql_lightning.policies import SquashedGaussianPolicy
-from rql_lightning.priors import Prior
+from rql_lightning.priors import Guard, Prior
 
 if TYPE_CHECKING:
     pass
@@ -66,7 +65,7 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
         super().__init__(alpha=alpha_hat, start_at=None, **settings)
         self._prior = [prior]
         self.start_at_prior, self.prior_frames = start_at_prior, prior_frames
-        self.prior_min_scale, self.prior_log_prob_min = prior_min_scale, prior_log_prob_min
+        self.guard = Guard(prior_min_scale, prior_log_prob_min)
         self.omega_prime = float(alpha_hat if omega_prime is None else omega_prime)
         self.omega_prime_warm_up_frames = omega_prime_warm_up_frames
         self.omega_prime_warm_up_factor = omega_prime_warm_up_factor
@@ -114,32 +113,19 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
             nn.init.zeros_(parameter)
 
     def prior_log_prob(self, parameters: Tensor | None, pre_tanh: Tensor) -> Tensor:
-        """Log π(tanh u|s), ``[...]``, with the scale's floor and the bound from below.
+        """Log π(tanh u|s), ``[...]``, guarded.
 
         Args:
             parameters: As they were kept in the replay buffer, ``[..., P]``.
             pre_tanh: u, ``[..., A]``.
         """
         assert parameters is not None
-        return self.bounded(self.prior.family.pre_tanh_log_prob(parameters, pre_tanh))
-
-    def bounded(self, log_prob: Tensor) -> Tensor:
-        """Log-densities ``[...]`` with the bound from below, if there is one."""
-        return log_prob if self.prior_log_prob_min is None else bounded_below(log_prob, self.prior_log_prob_min)
-
-    @property
-    def _min_log_scale(self) -> float:
-        return math.log(self.prior_min_scale) if self.prior_min_scale > 0 else -math.inf
+        return self.guard.log_prob(self.prior.family, parameters, pre_tanh)
 
     def diagnostics(self, minibatch: Minibatch, sample: Sample) -> dict[str, Tensor]:
         """What the prior thinks of the policy, and how often floor and bound had to step in."""
-        parameters, family = minibatch.prior_parameters, self.prior.family
-        assert parameters is not None
-        log_prob = family.pre_tanh_log_prob(parameters, sample.pre_tanh.detach()).detach()
-        bound = -math.inf if self.prior_log_prob_min is None else self.prior_log_prob_min
-        result = {"prior_log_prob": log_prob, "prior_log_prob_bounded": (log_prob < bound).float()}
-        floored = family.at_min_scale(parameters, self._min_log_scale)
-        return result if floored is None else {**result, "prior_scale_floored": floored}
+        assert minibatch.prior_parameters is not None
+        return self.guard.diagnostics(self.prior.family, minibatch.prior_parameters, sample.pre_tanh)
 
     def probe(self, observation: Tensor) -> None:
         """Try the prior, and its density."""
@@ -149,22 +135,9 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
 
     def prior_parameters(self, observation: Tensor) -> Tensor:
         """The prior's law at observations ``[..., *observation_shape]``, its scale with the floor; ``[..., P]``."""
-        return self.prior.family.with_min_scale(super().prior_parameters(observation), self._min_log_scale)
+        return self.guard.floored(self.prior.family, super().prior_parameters(observation))
 
     @torch.no_grad()
     def explore(self, observation: Tensor) -> dict[str, Tensor]:
         """A sample of the prior for the first ``prior_frames`` frames, of the policy from then on."""
         return self.explore_with(self.prior if self.data.frames < self.prior_frames else self.policy, observation)
-
-
-def bounded_below(log_prob: Tensor, bound: float) -> Tensor:
-    """Log-densities that stay above 2 · ``bound``: themselves down to it, from there on ever flatter, never flat.
-
-    A hard bound would leave an actor that has strayed without a gradient to come back by.
-
-    Args:
-        log_prob: ``[...]``.
-        bound: A negative number.
-    """
-    excess = (bound - log_prob).clamp(min=0.0)
-    return torch.where(log_prob < bound, bound * (1.0 + excess / (excess - bound)), log_prob)

@@ -23,12 +23,11 @@ from rql_lightning.algorithms import (
     SoftActorCritic,
 )
 from rql_lightning.algorithms.base import Minibatch
-from rql_lightning.algorithms.residual_sac import bounded_below
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError
 from rql_lightning.exploration import CorrelatedNoise
 from rql_lightning.networks import TwinCritic
 from rql_lightning.policies import Family, SquashedGaussianPolicy
-from rql_lightning.priors import CheckpointPrior, FunctionPrior, Prior
+from rql_lightning.priors import CheckpointPrior, FunctionPrior, Guard, Prior
 
 BOX, ACTION = gym.spaces.Box(-3.0, 5.0, (3,)), gym.spaces.Box(-2.0, 2.0, (2,))
 K, B, GAMMA = 4, 24, 0.9
@@ -361,7 +360,7 @@ def test_starting_at_the_prior_is_starting_at_the_solution_for_no_wish(detached)
 
 def test_bound_is_smooth_keeps_a_slope_and_holds():
     log_prob = torch.linspace(-1e4, 5.0, 20_001, dtype=torch.float64, requires_grad=True)
-    bent = bounded_below(log_prob, -50.0)
+    bent = Guard(0.0, -50.0).bounded(log_prob)
     (slope,) = torch.autograd.grad(bent.sum(), log_prob)
     assert torch.equal(bent[log_prob >= -50], log_prob[log_prob >= -50])
     assert (bent > -100).all() and (slope > 0).all() and (slope.diff() > -1e-12).all() and (slope.diff() < 0.1).all()
