@@ -34,6 +34,20 @@ def check_hyperparameters(values: dict[str, Any]) -> None:
             require(accepted, f"model.{name}", value, expected)
 
 
+def check_number(name: str, temperature: Temperature) -> None:
+    """Refuse an automatic temperature where there is none.
+
+    Args:
+        name: Of the hyperparameter.
+        temperature: Its value.
+
+    Raises:
+        ConfigurationError: if it is ``auto``.
+    """
+    expected = "a number: soft Q-learning has no automatic temperature"
+    require(not isinstance(temperature, str), f"model.{name}", temperature, expected)
+
+
 def _positive(value: float) -> bool:
     return 0 < value < math.inf
 

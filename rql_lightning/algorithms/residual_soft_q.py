@@ -10,7 +10,7 @@ from torch import Tensor
 from rql_lightning import functional
 from rql_lightning.algorithms.base import Minibatch
 from rql_lightning.algorithms.customization import CustomizesPrior
-from rql_lightning.algorithms.hyperparameters import check_hyperparameters
+from rql_lightning.algorithms.hyperparameters import check_hyperparameters, check_number
 from rql_lightning.algorithms.soft_q import SoftQLearning
 from rql_lightning.policies import SoftQPolicy
 from rql_lightning.priors import Prior
@@ -42,6 +42,7 @@ class ResidualSoftQLearning(CustomizesPrior, SoftQLearning):
         **settings: Any,
     ) -> None:
         check_hyperparameters(locals())
+        check_number("alpha_hat", alpha_hat)
         super().__init__(alpha=alpha_hat, epsilon_initial=epsilon_initial, **settings)
         self._prior = [prior]
         self.omega_prime = alpha_hat if omega_prime is None else omega_prime

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from rql_lightning import functional
 from rql_lightning.algorithms.base import Algorithm, Minibatch
-from rql_lightning.algorithms.hyperparameters import Schedule, check_hyperparameters
+from rql_lightning.algorithms.hyperparameters import Schedule, check_hyperparameters, check_number
 from rql_lightning.algorithms.optimization import VectorOptimizer
-from rql_lightning.errors import require
 from rql_lightning.policies import SoftQPolicy
 
 if TYPE_CHECKING:
@@ -58,8 +57,7 @@ class SoftQLearning(Algorithm):
         epsilon_fraction: float = 0.16,
     ) -> None:
         check_hyperparameters(locals())
-        expected = "a number: soft Q-learning has no automatic temperature"
-        require(not isinstance(alpha, str), "model.alpha", alpha, expected)
+        check_number("alpha", alpha)
         super().__init__()
         self.hidden_sizes, self.alpha_hat, self.gamma = list(hidden_sizes), alpha, gamma
         self.learning_rate, self.learning_rate_schedule = learning_rate, learning_rate_schedule
