@@ -39,3 +39,6 @@ class FrozenPolicy(Algorithm):
         prior = self._given[0]
         prior.attach(observation_space, action_space)
         self.policy = prior
+
+    def configure_optimizers(self) -> None:
+        """None; Lightning asks for the method before :meth:`setup` can refuse."""

@@ -256,6 +256,37 @@ def test_training_uses_the_function(fit):
     torch.testing.assert_close(algorithm.policy.log_prob(observation, torch.ones(64, dtype=torch.int64)), expected)
 
 
+def test_a_function_is_tried_where_its_environment_really_is(fit):
+    """Not at observation 0, which CartPole never shows and where this one divides by 0."""
+
+    def by_direction(observation: Tensor, action: Tensor) -> Tensor:
+        direction = observation[:, 2] / observation.norm(dim=-1)
+        return torch.nn.functional.logsigmoid((2.0 * action - 1) * direction)
+
+    budget = {"total_frames": 64, "frames_per_batch": 32, "updates_per_batch": 1, "batch_size": 4, "warm_up_frames": 0}
+    algorithm = ResidualSoftQLearning(FunctionPrior(by_direction), hidden_sizes=[8])
+    fit(algorithm, ReplayDataModule(num_envs=4, **budget))
+    assert algorithm.updates == 2
+
+    def wrong_there(observation: Tensor, action: Tensor) -> Tensor:
+        return torch.where(observation.norm(dim=-1) > 0, math.nan, math.log(0.5))
+
+    algorithm = ResidualSoftQLearning(FunctionPrior(wrong_there), hidden_sizes=[8])
+    with pytest.raises(EnvironmentContractError, match="wrong_there: found log-probabilities"):
+        fit(algorithm, ReplayDataModule(num_envs=4, **budget))
+    assert algorithm.updates == 0
+
+
+def test_one_pair_or_a_batch_of_a_density():
+    prior = FunctionPrior(lambda observation, action: (action * observation[:, :1] - action.square()).sum(-1))
+    prior.attach(box(2), box(3))
+    observation, action = np.array([[0.5, 1.0], [2.0, 0.0]]), np.array([[0.1, 0.2, 0.3], [0.4, -0.5, 0.6]])
+    expected = (action * observation[:, :1] - action**2).sum(-1)
+    np.testing.assert_allclose(prior.log_prob(observation, action), expected, rtol=1e-6)
+    one = prior.log_prob(observation[1], action[1])
+    assert np.shape(one) == () and one == pytest.approx(expected[1])
+
+
 def test_a_function_gets_tensors_on_the_cpu_wherever_training_runs():
     class Elsewhere(Tensor):
         """Stands for a tensor on a GPU: it is a plain one once it was moved."""
