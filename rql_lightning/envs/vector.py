@@ -76,7 +76,7 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
                 limit._elapsed_steps = state["elapsed_steps"][index]
 
 
-class _PlainReward(gym.RewardWrapper[Any, Any, Any]):
+class _PlainReward(gym.RewardWrapper[Any, Any]):
     """Rewards as numbers, also those that came as arrays of one, which ``SyncVectorEnv`` does not take."""
 
     def reward(self, reward: Any) -> float:
