@@ -124,16 +124,15 @@ class Bookkeeping:
         if result.shape != shape:
             found = f"a result of shape {result.shape}"
             self._refuse(_described(name, function), found, f"the shape {shape}", index)
-        fits = np.abs(result) <= LARGEST
-        if not fits.all():
-            index = int(np.argmin(fits)) if shape else index
+        if not np.abs(result).max() <= LARGEST:  # False for NaN, too
+            index = int(np.argmin(np.abs(result) <= LARGEST)) if shape else index
             found = f"{result.reshape(-1)[index if shape else 0]}"
             self._refuse(_described(name, function), found, "a finite number that float32 can hold", index)
         return result
 
     def check_observation(self, observation: Any) -> None:
         """Refuse floats that are not finite in float32: one NaN would be every weight's after the next update."""
-        for leaf in numbers(observation):
+        for leaf in (observation,) if isinstance(observation, np.ndarray) else numbers(observation):
             if leaf.dtype.kind != "f" or (self.batched and leaf.shape[:1] != (self.num_envs,)):
                 continue
             fits = _fits(leaf)

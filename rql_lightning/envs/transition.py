@@ -20,7 +20,7 @@ def copied(value: Any) -> Any:
     Dictionaries, tuples and lists are rebuilt, arrays and tensors are copied; any other object is handed on as it is.
     """
     if isinstance(value, np.ndarray):
-        if value.dtype != object:
+        if not value.dtype.hasobject:
             return value.copy()
         result = np.empty_like(value)
         for index in np.ndindex(value.shape):

@@ -121,7 +121,8 @@ class VectorCustomizationWrapper(VectorWrapper):
         transition = (self._observation, actions, following, info)
         reward, entries = self._bookkeeping.step(transition, own_reward, terminated, truncated)
         self._observation = following
-        masks = {f"_{key}": np.ones(self.num_envs, dtype=bool) for key in entries}
+        everywhere = np.ones((len(entries), self.num_envs), dtype=bool)
+        masks = {f"_{key}": mask for key, mask in zip(entries, everywhere, strict=True)}
         reported = {} if "is_success" in entries else reported_success(info, self.num_envs)
         info = {**info, **reported, **entries, **masks}
         return next_observation, reward, terminated, truncated, info

@@ -82,7 +82,7 @@ class CompiledVectorEnv(VectorEnv):
         self.max_episode_steps = max_episode_steps
         self.times, self.steps = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         self.generators = np.zeros((num_envs, WORDS), dtype=np.uint64)
-        self._seeded = np.zeros(num_envs, dtype=bool)
+        self._seeded, self._everywhere = np.zeros(num_envs, dtype=bool), np.ones(num_envs, dtype=bool)
         self._observations = np.zeros(self.observation_space.shape, dtype=np.float32)
         self._reference: gym.Env[Any, Any] | None = None
         self._allocate()
@@ -166,7 +166,7 @@ class CompiledVectorEnv(VectorEnv):
         truncated = self.times >= self.config["duration"]
         if self.max_episode_steps is not None:
             truncated |= self.steps >= self.max_episode_steps
-        return self._observations.copy(), reward, terminated, truncated, _with_masks(info, None)
+        return self._observations.copy(), reward, terminated, truncated, _with_masks(info, self._everywhere)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """A picture of each environment, drawn by the reference, ``[height, width, 3]``."""
@@ -317,12 +317,12 @@ class CompiledVectorEnv(VectorEnv):
         return list(seed)
 
 
-def _with_masks(info: dict[str, Any], mask: np.ndarray | None) -> dict[str, Any]:
+def _with_masks(info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
     """Gymnasium's convention: beside each entry, as ``_entry``, which environments have it."""
     result: dict[str, Any] = {}
-    for key, value in info.items():
-        nested = isinstance(value, dict)
-        size = len(next(iter(value.values()))) if nested else len(value)
-        result[key] = _with_masks(value, mask) if nested else value
-        result[f"_{key}"] = np.ones(size, dtype=bool) if mask is None else mask.copy()
+    masks = np.empty((len(info), len(mask)), dtype=bool)
+    masks[:] = mask
+    for (key, value), own in zip(info.items(), masks, strict=True):
+        result[key] = _with_masks(value, mask) if isinstance(value, dict) else value
+        result[f"_{key}"] = own
     return result
