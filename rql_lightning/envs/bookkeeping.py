@@ -108,10 +108,11 @@ class Bookkeeping:
 
     def _own_reward(self, reward: Any) -> np.ndarray:
         """The environment's reward, ``[N]``; of one environment also an array that holds one number."""
-        values = np.asarray(reward)
-        if values.size == 1:
-            values = values.reshape(1)
-        return self._check("reward", values, (self.num_envs,), 0)
+        if self.batched:
+            return self._check("reward", reward, (self.num_envs,), 0)
+        if np.size(reward) != 1:
+            self._refuse("reward", repr(reward), "a number", 0)
+        return self._check("reward", np.reshape(reward, ()), (), 0).reshape(1)
 
     def _check(
         self, name: str, values: Any, shape: tuple[int, ...], index: int, function: StepFunction | None = None
