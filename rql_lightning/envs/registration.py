@@ -206,7 +206,9 @@ def make_vector_env(
         task = task_on(spec.id, wish)
         kwargs.setdefault("max_episode_steps", task.max_episode_steps)
         return task.make_vec(num_envs, reward, omega, **kwargs)
-    except RqlError:
+    except RqlError as error:
+        if str(error).partition(":")[0] in kwargs:
+            raise type(error)(f"env_kwargs.{error}") from error
         raise
     except (gym.error.Error, TypeError, ValueError) as error:
         raise EnvironmentContractError(f"env {env!r} with env_kwargs {kwargs}: {error}") from error
