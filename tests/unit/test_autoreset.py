@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rql_lightning.envs import VectorCustomizationWrapper
+from rql_lightning.envs.stable_baselines import StableBaselinesVecEnv
 from rql_lightning.envs.vector import SameStepAutoreset, StatefulSyncVectorEnv
 
 N = 3
@@ -115,4 +116,24 @@ def test_same_step_is_gymnasiums(name):
             for found, wanted in zip(info["final_obs"], their_info["final_obs"], strict=True):
                 assert_same(found, wanted)
         assert_same_info(info, their_info)
+    assert ends > 5
+
+
+@pytest.mark.parametrize("name", ["box", "image", "discrete", "dictionary"])
+def test_last_observations_for_stable_baselines3(name):
+    """It resets in the same step, too, and knows all but tuples."""
+    expected = SyncVectorEnv(makers(name), autoreset_mode=AutoresetMode.SAME_STEP)
+    env = StableBaselinesVecEnv(VectorCustomizationWrapper(StatefulSyncVectorEnv(makers(name)), lambda *_: 0.0))
+    env.seed(5)
+    assert_same(env.reset(), expected.reset(seed=5)[0])
+    ends = 0
+    for _ in range(20):
+        action = expected.action_space.sample()
+        theirs, _, terminated, truncated, their_info = expected.step(action)
+        ours, _, done, infos = env.step(action)
+        assert_same(ours, theirs)
+        np.testing.assert_array_equal(done, terminated | truncated)
+        for index in np.flatnonzero(done):
+            ends += 1
+            assert_same(infos[index]["terminal_observation"], their_info["final_obs"][index])
     assert ends > 5
