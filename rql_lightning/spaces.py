@@ -46,13 +46,19 @@ def check_discrete(observation_space: gym.Space[Any], action_space: gym.Space[An
     """Refuse what soft Q-learning does not take.
 
     Raises:
-        SpaceMismatchError: unless observations are a ``Box`` and actions ``Discrete`` from 0.
+        SpaceMismatchError: unless observations are a ``Box`` of at least one dimension and actions ``Discrete`` from 0.
     """
     _check_observations(observation_space)
-    if not isinstance(action_space, gym.spaces.Discrete) or action_space.start != 0:
+    if not isinstance(action_space, gym.spaces.Discrete):
         raise SpaceMismatchError(
             f"action space: found {action_space}, expected Discrete actions that start at 0 (soft Q-learning and its "
             "residual form sum over actions; for a bounded Box there are SoftActorCritic and ResidualSAC)"
+        )
+    if action_space.start != 0:
+        raise SpaceMismatchError(
+            f"action space: found {action_space}, expected Discrete actions that start at 0 "
+            f"(gymnasium.wrappers.TransformAction that adds {action_space.start}, with Discrete({action_space.n}) as "
+            "action_space, gives them)"
         )
 
 
@@ -60,30 +66,43 @@ def check_continuous(observation_space: gym.Space[Any], action_space: gym.Space[
     """Refuse what soft actor-critic does not take.
 
     Raises:
-        SpaceMismatchError: unless observations are a ``Box`` and actions a ``Box`` of floats with finite bounds.
+        SpaceMismatchError: unless observations are a ``Box`` of at least one dimension and actions a ``Box`` of floats
+            with at least one dimension and finite bounds.
     """
     _check_observations(observation_space)
-    expected = "expected a Box of floats with finite bounds, low < high (soft actor-critic and its residual form; "
+    expected = "expected a Box of floats with finite bounds, low < high"
     if not isinstance(action_space, gym.spaces.Box):
         raise SpaceMismatchError(
-            f"action space: found {action_space}, {expected}for Discrete there are SoftQLearning and "
-            "ResidualSoftQLearning)"
+            f"action space: found {action_space}, {expected} (soft actor-critic and its residual form; for Discrete "
+            "there are SoftQLearning and ResidualSoftQLearning)"
         )
-    low, high = action_space.low, action_space.high
-    proper = np.issubdtype(action_space.dtype, np.floating) and bool(_has_bounds(low, high).all())
+    _check_dimensions("action space", action_space, "gymnasium.wrappers.TransformAction with a Box of shape (1,)")
+    proper = np.issubdtype(action_space.dtype, np.floating) and _has_bounds(action_space.low, action_space.high).all()
     if not proper:
         raise SpaceMismatchError(
-            f"action space: found {action_space}, {expected}gymnasium.wrappers.RescaleAction or TransformAction gives "
-            "it bounds)"
+            f"action space: found {action_space}, {expected} (soft actor-critic and its residual form; "
+            "gymnasium.wrappers.TransformAction, with such a Box as action_space and a function from it to the "
+            "environment's actions, gives it)"
         )
 
 
 def _check_observations(observation_space: gym.Space[Any]) -> None:
     if not isinstance(observation_space, gym.spaces.Box):
+        wrapper = "gymnasium.wrappers.FlattenObservation"
+        if not observation_space.is_np_flattenable:
+            wrapper = "gymnasium.wrappers.TransformObservation with a Box as observation_space: no FlattenObservation, "
+            wrapper += "as these have no fixed size"
         raise SpaceMismatchError(
-            f"observation space: found {observation_space}, expected a Box (wrap the environment in "
-            "gymnasium.wrappers.FlattenObservation)"
+            f"observation space: found {observation_space}, expected a Box (wrap the environment in {wrapper})"
         )
+    _check_dimensions("observation space", observation_space, "gymnasium.wrappers.FlattenObservation")
+
+
+def _check_dimensions(name: str, space: gym.spaces.Box, wrapper: str) -> None:
+    if space.shape == ():
+        raise SpaceMismatchError(f"{name}: found {space} of shape (), expected at least one dimension ({wrapper})")
+    if np.prod(space.shape) == 0:
+        raise SpaceMismatchError(f"{name}: found {space} of shape {space.shape}, expected at least one number")
 
 
 class ActionBounds:

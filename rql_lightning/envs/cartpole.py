@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rql_lightning.envs.customization import Customization, Metric
+from rql_lightning.envs.registration import task_on
 
 ANGLE_LIMIT = 0.2095  # radians, about 12 degrees: the episode terminates beyond
 EPISODE_STEPS = 500
@@ -44,5 +45,8 @@ CARTPOLE = Customization(
     metric=Metric("mean_abs_position", absolute_position, "mean"),
     is_success=is_success,
     vectorized=True,
+    read_only=True,
     pictured=("cart position x", position),
 )
+TASK = task_on("CartPole-v1", CARTPOLE)
+make, make_vec = TASK.make, TASK.make_vec

@@ -6,7 +6,6 @@ terms of highway-env's own, which its ``normalize_reward`` rescales.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -17,8 +16,8 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from rql_lightning.envs.customization import Customization, Metric
+from rql_lightning.envs.reference import check_timing, episode_steps, make_highway_env, plain
 from rql_lightning.envs.registration import Task
-from rql_lightning.envs.rendering import OffscreenRendering
 
 LANE_WIDTH = 4.0  # metres
 
@@ -43,8 +42,8 @@ def highway_config(
         lanes_count: Lanes of the road.
         vehicles_count: Vehicles beside the ego vehicle.
         duration: Seconds of an episode.
-        policy_frequency: Actions a second.
-        simulation_frequency: Sub-steps a second.
+        policy_frequency: Actions per second.
+        simulation_frequency: Sub-steps per second.
         ego_spacing: Gap in front of the ego vehicle at the start, relative to the usual one.
         vehicles_density: Of the traffic at the start.
         high_speed_reward: Weight of speed in the basic reward.
@@ -52,8 +51,11 @@ def highway_config(
         right_lane_reward: Weight of the lane in the add-on reward.
         reward_speed_range: Speeds in m/s at which the reward of speed is 0 and 1.
         config: Any other key of highway-env.
+
+    Raises:
+        ConfigurationError: for a frequency or duration that makes no sense, by name.
     """
-    return {
+    merged = {
         "lanes_count": lanes_count,
         "vehicles_count": vehicles_count,
         "duration": duration,
@@ -64,14 +66,12 @@ def highway_config(
         "high_speed_reward": high_speed_reward,
         "collision_reward": collision_reward,
         "right_lane_reward": right_lane_reward,
-        "reward_speed_range": list(reward_speed_range),
+        "reward_speed_range": reward_speed_range,
         **(config or {}),
     }
-
-
-def episode_steps(config: dict[str, Any]) -> int:
-    """Policy steps of ``duration`` seconds (highway-env's sum of fractions of a second may make one more)."""
-    return math.ceil(config["duration"] * config["policy_frequency"])
+    merged = plain(merged)
+    check_timing(merged)
+    return merged
 
 
 def basic_reward(
@@ -113,6 +113,7 @@ def customization(**settings: Any) -> Customization:
         metric=Metric("lane_index", lane_index, "mean"),
         is_success=partial(is_success, steps=episode_steps(config)),
         vectorized=True,
+        read_only=True,
         pictured=("lateral position y (m), one lane every 4 m", partial(lateral_position, lanes=config["lanes_count"])),
     )
 
@@ -120,16 +121,24 @@ def customization(**settings: Any) -> Customization:
 def make_reference(render_mode: str | None = None, **settings: Any) -> gym.Env[Any, Any]:
     """highway-env's ``highway-v0`` with flat observations."""
     config = highway_config(**settings)
-    env = gym.make("highway_env:highway-v0", config=config, render_mode=render_mode, disable_env_checker=True)
-    return TimeLimit(FlattenObservation(OffscreenRendering(env)), episode_steps(config))
+    env = make_highway_env("highway_env:highway-v0", config, render_mode)
+    return TimeLimit(FlattenObservation(env), episode_steps(config))
 
 
-def make_compiled(num_envs: int, threads: int = 1, **settings: Any) -> VectorEnv:
+def make_compiled(
+    num_envs: int,
+    threads: int = 1,
+    max_episode_steps: int | None = None,
+    render_mode: str | None = "rgb_array",
+    **settings: Any,
+) -> VectorEnv:
     """The compiled simulator of the same."""
     from rql_lightning.envs.simulation import HighwayVectorEnv  # here: Numba takes half a second to import
 
     config = highway_config(**settings)
-    return HighwayVectorEnv(num_envs, config, max_episode_steps=episode_steps(config), threads=threads)
+    steps = min(episode_steps(config), max_episode_steps or episode_steps(config))
+    return HighwayVectorEnv(num_envs, config, steps, threads, render_mode)
 
 
-HIGHWAY = Task(customization, make_reference, make_compiled)
+TASK = Task(customization, make_reference, make_compiled)
+make, make_vec = TASK.make, TASK.make_vec

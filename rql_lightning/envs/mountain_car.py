@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rql_lightning.envs.customization import Customization, Metric
+from rql_lightning.envs.registration import task_on
 
 NEGATIVE_REWARD = -0.1  # of a step whose action is negative
 
@@ -36,5 +37,8 @@ MOUNTAIN_CAR = Customization(
     metric=Metric("negative_actions", is_negative, "sum"),
     is_success=is_success,
     vectorized=True,
+    read_only=True,
     pictured=("action", applied_force),
 )
+TASK = task_on("MountainCarContinuous-v0", MOUNTAIN_CAR)
+make, make_vec = TASK.make, TASK.make_vec

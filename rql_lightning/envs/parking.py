@@ -15,9 +15,8 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from rql_lightning.envs.customization import Customization, Metric
-from rql_lightning.envs.highway import episode_steps
+from rql_lightning.envs.reference import check_timing, episode_steps, make_highway_env, plain
 from rql_lightning.envs.registration import Task
-from rql_lightning.envs.rendering import OffscreenRendering
 
 LINE_LENGTH, LINE_WIDTH, LINE_OFFSET = 8.0, 0.1, 2.0  # metres
 
@@ -37,25 +36,31 @@ def parking_config(
 
     Args:
         duration: Seconds of an episode.
-        policy_frequency: Actions a second.
-        simulation_frequency: Sub-steps a second.
+        policy_frequency: Actions per second.
+        simulation_frequency: Sub-steps per second.
         reward_weights: Of the distances in x, y, vx, vy, cos ψ and sin ψ (scaled) in the basic reward.
         success_goal_reward: The episode ends in success where the basic reward is above the negative of this.
         add_walls: Whether walls surround the lot (``gym.make`` only).
         vehicles_count: Parked vehicles (``gym.make`` only).
         line_reward: Add-on reward of a step that touches a side line (no key of highway-env).
         config: Any other key of highway-env.
+
+    Raises:
+        ConfigurationError: for a frequency or duration that makes no sense, by name.
     """
-    return {
+    merged = {
         "duration": duration,
         "policy_frequency": policy_frequency,
         "simulation_frequency": simulation_frequency,
-        "reward_weights": list(reward_weights),
+        "reward_weights": reward_weights,
         "success_goal_reward": success_goal_reward,
         "add_walls": add_walls,
         "vehicles_count": vehicles_count,
         **(config or {}),
     }
+    merged = plain(merged)
+    check_timing(merged)
+    return merged
 
 
 def add_on_reward(observation: Any, action: Any, next_observation: Any, info: dict[str, Any], line: float) -> Any:
@@ -87,6 +92,7 @@ def customization(line_reward: float = -1.0, **settings: Any) -> Customization:
         metric=Metric("no_violation", clear_of_lines, "min"),
         is_success=is_success,
         vectorized=True,
+        read_only=True,
         pictured=("distance to the goal (m)", distance_to_goal),
     )
 
@@ -130,16 +136,24 @@ def _flat(observation: dict[str, np.ndarray]) -> np.ndarray:
 def make_reference(render_mode: str | None = None, **settings: Any) -> gym.Env[Any, Any]:
     """highway-env's ``parking-v0`` with flat observations."""
     config = parking_config(**settings)
-    env = gym.make("highway_env:parking-v0", config=config, render_mode=render_mode, disable_env_checker=True)
-    return TimeLimit(ParkingObservation(OffscreenRendering(env)), episode_steps(config))
+    env = make_highway_env("highway_env:parking-v0", config, render_mode)
+    return TimeLimit(ParkingObservation(env), episode_steps(config))
 
 
-def make_compiled(num_envs: int, threads: int = 1, **settings: Any) -> VectorEnv:
+def make_compiled(
+    num_envs: int,
+    threads: int = 1,
+    max_episode_steps: int | None = None,
+    render_mode: str | None = "rgb_array",
+    **settings: Any,
+) -> VectorEnv:
     """The compiled simulator of the same."""
     from rql_lightning.envs.simulation import ParkingVectorEnv  # here: Numba takes half a second to import
 
     config = parking_config(**settings)
-    return ParkingVectorEnv(num_envs, config, max_episode_steps=episode_steps(config), threads=threads)
+    steps = min(episode_steps(config), max_episode_steps or episode_steps(config))
+    return ParkingVectorEnv(num_envs, config, steps, threads, render_mode)
 
 
-PARKING = Task(customization, make_reference, make_compiled)
+TASK = Task(customization, make_reference, make_compiled)
+make, make_vec = TASK.make, TASK.make_vec

@@ -10,36 +10,99 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.wrappers import TimeLimit
 
-from rql_lightning.envs.customization import (
-    Customization,
-    CustomizationWrapper,
-    RewardName,
-    StepFunction,
-    VectorCustomizationWrapper,
-)
+from rql_lightning.envs.customization import Customization, RewardName, StepFunction
 from rql_lightning.envs.vector import SameStepAutoreset, StatefulSyncVectorEnv
+from rql_lightning.envs.wrappers import CustomizationWrapper, VectorCustomizationWrapper
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError, RqlError, require
 
 
 @dataclass(frozen=True)
 class Task:
-    """How the environments of an id are made; all three take the id's own keyword arguments.
+    """How the environments of an id are made; all three functions take the id's own keyword arguments.
 
     Attributes:
         customization: The wish for an environment of these arguments.
-        make_reference: One environment as it came, uncustomised; also takes ``render_mode``.
+        make_reference: One environment as it came, uncustomised; takes ``render_mode`` where it can render.
         make_compiled: ``(num_envs, **arguments) →`` a vector environment in ``AutoresetMode.DISABLED`` that does the
-            same, faster; ``None`` for a synchronous vector of references.
+            same, faster, and also takes ``render_mode`` and ``max_episode_steps``; ``None`` for a synchronous vector of
+            references.
+        max_episode_steps: The id's time limit, beside those that the environments have of their own; or ``None``.
     """
 
     customization: Callable[..., Customization | StepFunction]
     make_reference: Callable[..., gym.Env[Any, Any]]
     make_compiled: Callable[..., VectorEnv] | None = None
+    max_episode_steps: int | None = None
 
-    def settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The keyword arguments but for ``threads``, which are the compiled form's alone."""
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:  # Gymnasium copies specs, entry points included
+        return self
+
+    def make(
+        self, reward: RewardName = "total", omega: float = 1.0, render_mode: str | None = None, **kwargs: Any
+    ) -> gym.Env[Any, Any]:
+        """One customised reference environment: the entry point for ``gym.make``, which adds the time limit."""
+        settings = self._settings(kwargs)
+        env = self.make_reference(**settings, **_rendering(render_mode))
+        return _RegisteredEnv(env, self.customization(**settings), reward, omega, self.max_episode_steps)
+
+    def make_vec(
+        self,
+        num_envs: int = 1,
+        reward: RewardName = "total",
+        omega: float = 1.0,
+        reference: bool = False,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.DISABLED,
+        render_mode: str | None = None,
+        max_episode_steps: int | None = None,
+        **kwargs: Any,
+    ) -> VectorEnv:
+        """N customised environments: the entry point for ``gym.make_vec``.
+
+        Args:
+            num_envs: N.
+            reward: ``basic``, ``add_on`` or ``total``.
+            omega: Weight ω of the basic reward in ``total``.
+            reference: Make references where there is a compiled form.
+            autoreset_mode: DISABLED or SAME_STEP.
+            render_mode: What ``render`` returns.
+            max_episode_steps: Time limit beside those that the environments have of their own; ``None`` or −1 for none.
+            kwargs: The id's own.
+        """
+        mode, settings = _autoreset_mode(autoreset_mode), self._settings(kwargs)
+        limit = None if max_episode_steps == -1 else max_episode_steps
+        accepted = limit is None or (isinstance(limit, int) and limit >= 1)
+        require(accepted, "max_episode_steps", limit, "an integer >= 1, or -1 for no limit")
+        if self.make_compiled is None or reference:
+            maker = partial(self._make_limited, limit, **settings, **_rendering(render_mode))
+            env: VectorEnv = StatefulSyncVectorEnv([maker for _ in range(num_envs)])
+        else:
+            limited = {} if limit is None else {"max_episode_steps": limit}
+            env = self.make_compiled(num_envs, **kwargs, **limited, **_rendering(render_mode))
+        env = VectorCustomizationWrapper(env, self.customization(**settings), reward=reward, omega=omega)
+        return SameStepAutoreset(env) if mode == AutoresetMode.SAME_STEP else env
+
+    def _make_limited(self, max_episode_steps: int | None, **settings: Any) -> gym.Env[Any, Any]:
+        env = self.make_reference(**settings)
+        return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
+
+    def _settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The keyword arguments without ``threads``, which only the compiled form takes."""
         return {key: value for key, value in kwargs.items() if self.make_compiled is None or key != "threads"}
+
+
+class _RegisteredEnv(CustomizationWrapper):
+    """What the entry point of an id returns. Its spec is the id's alone, which makes all that is inside again."""
+
+    @property
+    def spec(self) -> gym.envs.registration.EnvSpec | None:
+        return self.unwrapped.spec
+
+
+def _rendering(render_mode: str | None) -> dict[str, str]:
+    """``render_mode`` as keyword arguments: not every environment takes it."""
+    return {} if render_mode is None else {"render_mode": render_mode}
 
 
 def register_task(id: str, base: str, customization: Customization | StepFunction) -> None:
@@ -52,43 +115,36 @@ def register_task(id: str, base: str, customization: Customization | StepFunctio
         id: The new id, e.g. ``my/CartPole-v0``.
         base: The Gymnasium id that it customises, e.g. ``CartPole-v1``.
         customization: The wish; or the add-on reward function alone.
+
+    Raises:
+        EnvironmentContractError: if nothing is registered as ``base``.
     """
-    register(id, _task_on(base, customization))
+    register(id, task_on(base, customization))
 
 
-def register(id: str, task: Task) -> None:
-    """Register a task whose environments are made in its own way."""
-    gym.register(id, entry_point=partial(_make_single, task), vector_entry_point=partial(_make_vectorized, task=task))
+def register(id: str, task: Task, module: str | None = None) -> None:
+    """Register a task whose environments are made in its own way.
+
+    Args:
+        id: The new id.
+        task: How its environments are made.
+        module: A module in which ``make`` and ``make_vec`` are the task's, by which a stored spec finds them.
+    """
+    names = None if module is None else (f"{module}:make", f"{module}:make_vec")
+    make, make_vec = names or (task.make, task.make_vec)
+    gym.register(id, entry_point=make, vector_entry_point=make_vec, max_episode_steps=task.max_episode_steps)
 
 
-def _task_on(base: str, customization: Customization | StepFunction) -> Task:
-    return Task(lambda **_: customization, partial(gym.make, base, disable_env_checker=True))
+def task_on(base: str, customization: Customization | StepFunction) -> Task:
+    """A wish on a registered environment, whose time limit becomes the task's.
 
-
-def _make_single(
-    task: Task, reward: RewardName = "total", omega: float = 1.0, render_mode: str | None = None, **kwargs: Any
-) -> gym.Env[Any, Any]:
-    settings = task.settings(kwargs)
-    env = task.make_reference(render_mode=render_mode, **settings)
-    return CustomizationWrapper(env, task.customization(**settings), reward=reward, omega=omega)
-
-
-def _make_vectorized(
-    num_envs: int,
-    task: Task,
-    reward: RewardName = "total",
-    omega: float = 1.0,
-    reference: bool = False,
-    autoreset_mode: AutoresetMode | str = AutoresetMode.DISABLED,
-    **kwargs: Any,
-) -> VectorEnv:
-    mode, settings = _autoreset_mode(autoreset_mode), task.settings(kwargs)
-    if task.make_compiled is None or reference:
-        env: VectorEnv = StatefulSyncVectorEnv([partial(task.make_reference, **settings) for _ in range(num_envs)])
-    else:
-        env = task.make_compiled(num_envs, **kwargs)
-    env = VectorCustomizationWrapper(env, task.customization(**settings), reward=reward, omega=omega)
-    return SameStepAutoreset(env) if mode == AutoresetMode.SAME_STEP else env
+    Raises:
+        EnvironmentContractError: if nothing is registered as ``base``.
+    """
+    spec = _find_spec(base, "base")
+    # The limit is left to whoever makes the task, so that another one can take its place.
+    make = partial(gym.make, base, max_episode_steps=-1, disable_env_checker=True)
+    return Task(lambda **_: customization, make, max_episode_steps=spec.max_episode_steps)
 
 
 def _autoreset_mode(found: AutoresetMode | str) -> AutoresetMode:
@@ -134,11 +190,12 @@ def make_vector_env(
     spec = _find_spec(env)
     kwargs = dict(env_kwargs or {})
     try:
-        if reference and (not _is_task(spec) or spec.vector_entry_point.keywords["task"].make_compiled is None):
+        task = _task_of(spec)
+        if reference and (task is None or task.make_compiled is None):
             raise ConfigurationError(
                 f"reference: found True, expected False: {env} has no compiled form, it is the reference itself"
             )
-        if spec.vector_entry_point is not None and _is_task(spec):
+        if task is not None:
             if add_on_reward is not None:
                 raise ConfigurationError(
                     f"add_on_reward: found {add_on_reward!r}, but {env} brings its own add-on reward; expected null, "
@@ -146,28 +203,40 @@ def make_vector_env(
                 )
             return gym.make_vec(spec, num_envs=num_envs, reward=reward, omega=omega, reference=reference, **kwargs)
         wish = no_wish if add_on_reward is None else import_function(add_on_reward, "add_on_reward")
-        return _make_vectorized(num_envs, _task_on(spec.id, wish), reward=reward, omega=omega, **kwargs)
-    except RqlError:
+        task = task_on(spec.id, wish)
+        kwargs.setdefault("max_episode_steps", task.max_episode_steps)
+        return task.make_vec(num_envs, reward, omega, **kwargs)
+    except RqlError as error:
+        if str(error).partition(":")[0] in kwargs:
+            raise type(error)(f"env_kwargs.{error}") from error
         raise
     except (gym.error.Error, TypeError, ValueError) as error:
         raise EnvironmentContractError(f"env {env!r} with env_kwargs {kwargs}: {error}") from error
 
 
-def _find_spec(env: str) -> gym.envs.registration.EnvSpec:
+def _find_spec(env: str, argument: str = "env") -> gym.envs.registration.EnvSpec:
     module, _, name = env.rpartition(":")
     try:
         if module:
             importlib.import_module(module)
         return gym.spec(name)
     except ImportError as error:
-        raise EnvironmentContractError(f"env: found {env!r}, whose module cannot be imported: {error}") from error
+        raise EnvironmentContractError(
+            f"{argument}: found {env!r}, whose module cannot be imported: {error}"
+        ) from error
     except (gym.error.Error, ValueError) as error:
-        raise EnvironmentContractError(f"env: found {env!r}, expected a registered Gymnasium id: {error}") from error
+        raise EnvironmentContractError(
+            f"{argument}: found {env!r}, expected a registered Gymnasium id: {error}"
+        ) from error
 
 
-def _is_task(spec: gym.envs.registration.EnvSpec) -> bool:
-    """Whether the id's vector environments know the ``reward`` argument, as those of :func:`register_task` do."""
-    return isinstance(spec.vector_entry_point, partial) and "task" in spec.vector_entry_point.keywords
+def _task_of(spec: gym.envs.registration.EnvSpec) -> Task | None:
+    """The task that an id makes, if it was registered as one."""
+    make_vec = spec.vector_entry_point
+    if isinstance(make_vec, str):
+        make_vec = gym.envs.registration.load_env_creator(make_vec)
+    task = getattr(make_vec, "__self__", None)
+    return task if isinstance(task, Task) else None
 
 
 def import_function(path: str, name: str) -> Callable[..., Any]:

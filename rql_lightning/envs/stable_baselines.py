@@ -8,8 +8,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import iterate
 from stable_baselines3.common.vec_env import VecEnv
 
+from rql_lightning.envs.transition import copied
 from rql_lightning.errors import require
 
 
@@ -17,8 +19,8 @@ class StableBaselinesVecEnv(VecEnv):
     """A Gymnasium vector environment as Stable-Baselines3's ``VecEnv``.
 
     Environments that are done are reset in the same step. Of infos Stable-Baselines3 gets what it uses, at the ends of
-    episodes: ``terminal_observation``, ``TimeLimit.truncated``, ``episode`` (return and length) and, where the task
-    knows it, ``is_success``.
+    episodes: ``terminal_observation``, ``TimeLimit.truncated``, ``episode`` (return and length) and, where the
+    environment reported it at its last step, ``is_success``.
 
     Args:
         env: In ``AutoresetMode.DISABLED``, as ``gym.make_vec("rql_lightning/Highway-v0", num_envs=64)`` makes it.
@@ -32,6 +34,7 @@ class StableBaselinesVecEnv(VecEnv):
         require(mode == AutoresetMode.DISABLED, "autoreset_mode", mode, "AutoresetMode.DISABLED")
         self.env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self.metadata |= {key: env.metadata[key] for key in ("render_fps",) if key in env.metadata}
         self._returns, self._lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
         self._actions: np.ndarray | None = None
 
@@ -45,7 +48,7 @@ class StableBaselinesVecEnv(VecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions for :meth:`step_wait`."""
-        self._actions = actions
+        self._actions = copied(actions)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step all environments, and reset those that are done."""
@@ -55,18 +58,25 @@ class StableBaselinesVecEnv(VecEnv):
         done = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if done.any():
+            rows = list(iterate(self.env.observation_space, observation))
+            reported = info.get("_is_success", np.full(self.num_envs, "is_success" in info))
             for index in np.flatnonzero(done):
                 episode = {"r": float(self._returns[index]), "l": int(self._lengths[index])}
                 infos[index] = {
-                    "terminal_observation": np.array(observation[index]),
+                    "terminal_observation": copied(rows[index]),
                     "TimeLimit.truncated": bool(truncated[index] and not terminated[index]),
                     "episode": episode,
                 }
-                if "is_success" in info:
+                if reported[index]:
                     infos[index]["is_success"] = bool(info["is_success"][index])
             observation, _ = self.env.reset(options={"reset_mask": done})
             self._returns[done], self._lengths[done] = 0.0, 0
         return observation, reward.astype(np.float32), done, infos
+
+    def get_images(self) -> list[np.ndarray | None]:
+        """A picture of each environment, where its ``render_mode`` is ``rgb_array``; ``render`` tiles them."""
+        pictures = self.env.render()
+        return [None] * self.num_envs if pictures is None else list(pictures)
 
     def close(self) -> None:
         """Close the environments."""
@@ -74,8 +84,6 @@ class StableBaselinesVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """The vector environment's attribute, once for each environment."""
-        if attr_name == "render_mode":  # what is drawn is drawn through the vector environment
-            return [None for _ in self._indices(indices)]
         return [getattr(self.env, attr_name) for _ in self._indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:

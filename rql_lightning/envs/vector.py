@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -15,22 +16,28 @@ from gymnasium.envs.classic_control import (
     PendulumEnv,
 )
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.vector.utils import iterate
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+
+from rql_lightning.envs.transition import copied
+from rql_lightning.errors import EnvironmentContractError
 
 # Their whole dynamic state is `state`, the step count of TimeLimit and the random generator.
 _STORABLE = {AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv}
-_STATELESS_WRAPPERS = {TimeLimit, OrderEnforcing, PassiveEnvChecker}
 
 
 class StatefulSyncVectorEnv(SyncVectorEnv):
     """``SyncVectorEnv`` in ``AutoresetMode.DISABLED`` whose running episodes can be stored and continued.
 
     Args:
-        env_fns: One maker an environment.
+        env_fns: One maker per environment.
+
+    Raises:
+        EnvironmentContractError: at the step where an environment's reward is not one number.
     """
 
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]]) -> None:
-        super().__init__(env_fns, autoreset_mode=AutoresetMode.DISABLED)
+        super().__init__([partial(_with_plain_reward, make) for make in env_fns], autoreset_mode=AutoresetMode.DISABLED)
 
     def get_state(self, indices: None = None) -> dict[str, Any]:
         """Plain arrays and numbers that :meth:`set_state` goes on from, bit for bit.
@@ -69,6 +76,24 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
                 limit._elapsed_steps = state["elapsed_steps"][index]
 
 
+class _PlainReward(gym.RewardWrapper[Any, Any]):
+    """Rewards as numbers, also those that came as arrays of one, which ``SyncVectorEnv`` does not take."""
+
+    def reward(self, reward: Any) -> float:
+        if isinstance(reward, float):
+            return reward
+        try:
+            (number,) = np.asarray(reward, dtype=np.float64).reshape(-1)
+        except (TypeError, ValueError):
+            name = type(self.unwrapped).__name__
+            raise EnvironmentContractError(f"reward of {name}: found {reward!r}, expected a number") from None
+        return float(number)
+
+
+def _with_plain_reward(make: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
+    return _PlainReward(make())
+
+
 def _all_at_once(indices: Any) -> None:
     if indices is not None:
         raise NotImplementedError("states by index: only environments of compiled simulators have them")
@@ -77,7 +102,7 @@ def _all_at_once(indices: Any) -> None:
 def _is_storable(env: gym.Env[Any, Any]) -> bool:
     """No subclass, whose state may be more, and no wrapper that may have a state."""
     while isinstance(env, gym.Wrapper):
-        if type(env) not in _STATELESS_WRAPPERS:
+        if type(env) not in (TimeLimit, OrderEnforcing, PassiveEnvChecker, _PlainReward):
             return False
         env = env.env
     return type(env) in _STORABLE
@@ -117,8 +142,9 @@ class SameStepAutoreset(VectorWrapper):
         if not done.any():
             return observation, reward, terminated, truncated, info
         final_observation = np.full(self.num_envs, None, dtype=object)
-        for index in np.flatnonzero(done):
-            final_observation[index] = np.array(observation[index])
+        for index, row in enumerate(iterate(self.observation_space, observation)):
+            if done[index]:
+                final_observation[index] = copied(row)
         observation, new_info = self.env.reset(options={"reset_mask": done})
         final = {"final_obs": final_observation, "final_info": _restricted(info, done)}
         info = {**_merged(_restricted(info, ~done), new_info), **final}
@@ -149,5 +175,6 @@ def _merged(running: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(value, dict):
             result[key], result[f"_{key}"] = _merged(running[key], value), running[f"_{key}"] | mask
         else:
-            result[key], result[f"_{key}"] = np.where(mask, value, running[key]), running[f"_{key}"] | mask
+            newer = mask.reshape(-1, *[1] * (np.ndim(value) - 1))
+            result[key], result[f"_{key}"] = np.where(newer, value, running[key]), running[f"_{key}"] | mask
     return result

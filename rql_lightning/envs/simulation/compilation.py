@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from numba import njit
 
 _SOURCES = sorted(Path(__file__).parent.glob("*.py"))
 _FINGERPRINT = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
+_told: set[str] = set()
 
 
 def entry_point(function: Callable[..., Any], parallel: bool = False) -> Callable[..., Any]:
@@ -20,9 +22,27 @@ def entry_point(function: Callable[..., Any], parallel: bool = False) -> Callabl
     calls into. The fingerprint of all of them is therefore a part of the name that the cache goes by, and so is whether
     ``prange`` means threads, which the cache does not look at either.
 
+    Where neither this package's folder nor the user's cache can be written, nothing is kept; a warning says so once.
+
     Args:
         function: To be compiled at its first call.
         parallel: Whether ``prange`` in it runs on several threads.
     """
     function.__qualname__ = f"{function.__name__}-{'parallel' if parallel else 'serial'}-{_FINGERPRINT}"
-    return njit(cache=True, parallel=parallel, nogil=True)(function)
+    options = {"parallel": parallel, "nogil": True}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError as error:  # what Numba raises where it finds no folder
+        if "cannot cache" not in str(error):
+            raise
+        _tell_once(
+            "the compiled simulators are compiled anew in every process, which takes some ten seconds: there is no "
+            "folder that can be written for the machine code (the environment variable NUMBA_CACHE_DIR names one)"
+        )
+        return njit(**options)(function)
+
+
+def _tell_once(message: str) -> None:
+    if message not in _told:
+        _told.add(message)
+        warnings.warn(message, stacklevel=3)

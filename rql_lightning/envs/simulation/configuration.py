@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
 
-from rql_lightning.errors import ConfigurationError, EnvironmentContractError, require
+from rql_lightning.envs.reference import check_timing, plain
+from rql_lightning.errors import ConfigurationError, EnvironmentContractError
 
 COSMETIC = {
     "screen_width": 600,
@@ -61,25 +61,28 @@ class Model:
             ConfigurationError: naming the first key that highway-env does not know or the simulator does not model, or
                 a frequency or duration that makes no sense.
         """
-        merged = self._merge(self.defaults, {*self.cosmetic, *self.dynamic, "observation", "action"}, config)
+        given = plain({} if config is None else config)
+        merged = self._merge(self.defaults, {*self.cosmetic, *self.dynamic, "observation", "action"}, given)
         for section, defaults in (("observation", self.observation), ("action", self.action)):
+            if not isinstance(merged[section], dict):
+                raise ConfigurationError(f"{section}: found {merged[section]!r}, expected a mapping of its keys")
             free = {key for key in defaults if f"{section}.{key}" in self.free}
             merged[section] = self._merge(defaults, free, merged[section], f"{section}.")
         check_timing(merged)
         return merged
 
     def _merge(
-        self, defaults: Mapping[str, Any], free: set[str], config: Mapping[str, Any] | None, prefix: str = ""
+        self, defaults: Mapping[str, Any], free: set[str], config: Mapping[str, Any], prefix: str = ""
     ) -> dict[str, Any]:
-        for key, value in (config or {}).items():
+        for key, value in config.items():
             if key not in defaults:
                 raise ConfigurationError(f"{prefix}{key}: found {value!r}, but {self.name} has no such key")
-            if key not in free and not _same(value, defaults[key]):
+            if key not in free and value != defaults[key]:
                 raise ConfigurationError(
                     f"{prefix}{key}: found {value!r}, but the compiled {self.name} models {defaults[key]!r} alone; "
                     "expected that, or gym.make, which gives the reference environment (in make_vec: reference=True)"
                 )
-        return {**defaults, **(config or {})}
+        return {**defaults, **config}
 
     def check_reference(self, env: gym.Env[Any, Any], config: Mapping[str, Any]) -> None:
         """Refuse an environment (unwrapped) of another kind or of another configuration than ``config``.
@@ -94,35 +97,15 @@ class Model:
             raise EnvironmentContractError(
                 f"reference environment: found {type(env).__name__}, expected highway-env's {kind.__name__}"
             )
-        theirs = env.config
+        theirs = plain(env.config)
         _check_same({key: theirs.get(key) for key in (*self.dynamic, *self.fixed)}, config)
         for section, defaults in (("observation", self.observation), ("action", self.action)):
             _check_same({**defaults, **theirs[section]}, config[section], f"{section}.")
 
 
-def _same(found: Any, expected: Any) -> bool:
-    if isinstance(expected, list):
-        return found is not None and list(found) == expected
-    return bool(found == expected)
-
-
-def check_timing(config: Mapping[str, Any]) -> None:
-    """Refuse frequencies and a duration that make no sense, by name.
-
-    Raises:
-        ConfigurationError: naming the first.
-    """
-    for key in ("policy_frequency", "simulation_frequency"):
-        require(isinstance(config[key], int) and config[key] >= 1, key, config[key], "an integer >= 1")
-    expected = f"at least policy_frequency = {config['policy_frequency']}"
-    frequency = config["simulation_frequency"]
-    require(frequency >= config["policy_frequency"], "simulation_frequency", frequency, expected)
-    require(0 < config["duration"] < math.inf, "duration", config["duration"], "a number > 0")
-
-
 def _check_same(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> None:
     for key, value in found.items():
-        if key not in expected or not _same(value, expected[key]):
+        if key not in expected or value != expected[key]:
             raise EnvironmentContractError(
                 f"reference environment: found {prefix}{key} = {value!r}, expected {expected.get(key)!r} as in the "
                 "compiled one"

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rql_lightning.envs.reference import is_number
 from rql_lightning.envs.simulation import highway
 from rql_lightning.envs.simulation.configuration import Model
 from rql_lightning.envs.simulation.vector import CompiledVectorEnv
@@ -88,15 +89,17 @@ class HighwayVectorEnv(CompiledVectorEnv):
         for key, least in (("lanes_count", 1), ("vehicles_count", 0)):
             require(isinstance(config[key], int) and config[key] >= least, key, config[key], f"an integer >= {least}")
         for key in ("vehicles_density", "ego_spacing"):
-            require(0 < config[key] < np.inf, key, config[key], "a number > 0")
+            require(is_number(config[key]) and config[key] > 0, key, config[key], "a number > 0")
         lane, lanes = config["initial_lane_id"], config["lanes_count"]
         require(lane is None or lane in range(lanes), "initial_lane_id", lane, f"a lane in [0, {lanes}) or None")
-        low, high = config["reward_speed_range"]
-        require(low < high, "reward_speed_range", [low, high], "two speeds, the lower first")
+        limits = config["reward_speed_range"]
+        two = isinstance(limits, list) and len(limits) == 2 and all(map(is_number, limits)) and limits[0] < limits[1]
+        require(two, "reward_speed_range", limits, "two speeds, the lower first")
         rows = config["observation"]["vehicles_count"]
         require(isinstance(rows, int) and rows >= 2, "observation.vehicles_count", rows, "an integer >= 2")
         speeds = config["action"]["target_speeds"]
-        even = speeds is None or (len(speeds) >= 2 and np.ptp(np.diff(speeds)) < 1e-9 and speeds[1] > speeds[0])
+        several = isinstance(speeds, list) and len(speeds) >= 2 and all(map(is_number, speeds))
+        even = speeds is None or (several and np.ptp(np.diff(speeds)) < 1e-9 and speeds[1] > speeds[0])
         require(even, "action.target_speeds", speeds, "at least two evenly spaced, increasing speeds, or None")
 
     def _spaces(self) -> tuple[gym.spaces.Box, gym.Space[Any]]:

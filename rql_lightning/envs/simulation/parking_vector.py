@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rql_lightning.envs.reference import is_number
 from rql_lightning.envs.simulation import parking
 from rql_lightning.envs.simulation.configuration import COSMETIC, Model
 from rql_lightning.envs.simulation.vector import CompiledVectorEnv
@@ -67,9 +68,10 @@ class ParkingVectorEnv(CompiledVectorEnv):
 
     def _check_config(self) -> None:
         weights, success = self.config["reward_weights"], self.config["success_goal_reward"]
-        numbers = np.shape(weights) == (parking.FEATURES,) and bool((np.asarray(weights) >= 0).all())
-        require(numbers, "reward_weights", weights, f"{parking.FEATURES} numbers >= 0")
-        require(success > 0, "success_goal_reward", success, "a number > 0")
+        numbers = isinstance(weights, list) and all(is_number(weight) and weight >= 0 for weight in weights)
+        accepted = numbers and len(weights) == parking.FEATURES
+        require(accepted, "reward_weights", weights, f"{parking.FEATURES} numbers >= 0")
+        require(is_number(success) and success > 0, "success_goal_reward", success, "a number > 0")
 
     def _spaces(self) -> tuple[gym.spaces.Box, gym.Space[Any]]:
         observation_space = gym.spaces.Box(-np.inf, np.inf, (2 * parking.FEATURES,), np.float32)
@@ -101,7 +103,8 @@ class ParkingVectorEnv(CompiledVectorEnv):
         reward, touches = self._outcomes[:, 0].copy(), self._outcomes[:, 1] > 0
         success = reward > -self.config["success_goal_reward"]
         speed, crashed = self.vehicles["speed"].copy(), np.zeros(self.num_envs, dtype=bool)
-        return reward, success, {"speed": speed, "crashed": crashed, "is_success": success, "touches_line": touches}
+        info = {"speed": speed, "crashed": crashed, "is_success": success, "touches_line": touches}
+        return reward, success.copy(), info
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:
         where, shape = f"{type(self).__name__}.step, actions", (self.num_envs, 2)

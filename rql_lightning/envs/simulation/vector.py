@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from rql_lightning.envs.rendering import OffscreenRendering
+from rql_lightning.envs.reference import make_highway_env, plain
 from rql_lightning.envs.simulation.configuration import Model
 from rql_lightning.envs.simulation.generator import (
     WORDS,
@@ -39,6 +39,7 @@ class CompiledVectorEnv(VectorEnv):
         config: In highway-env's own keys, over the simulator's defaults.
         max_episode_steps: Truncates episodes, besides the configuration's ``duration``; ``None`` for no such limit.
         threads: Of a step.
+        render_mode: ``rgb_array``, or ``None`` for an environment that is not drawn.
 
     Attributes:
         model: What of highway-env the simulator models.
@@ -47,7 +48,6 @@ class CompiledVectorEnv(VectorEnv):
         ConfigurationError: for what the simulator does not model and for numbers that make no sense, by name.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": ["rgb_array"]}  # noqa: RUF012
     model: Model
     vehicles: np.ndarray
 
@@ -57,11 +57,13 @@ class CompiledVectorEnv(VectorEnv):
         config: dict[str, Any] | None = None,
         max_episode_steps: int | None = None,
         threads: int = 1,
+        render_mode: str | None = "rgb_array",
     ) -> None:
+        num_envs = plain(num_envs)
         require(isinstance(num_envs, int) and num_envs >= 1, "num_envs", num_envs, "an integer >= 1")
         limit = numba.config.NUMBA_NUM_THREADS
         require(threads in range(1, limit + 1), "threads", threads, f"an integer from 1 to {limit}, that Numba has")
-        accepted = max_episode_steps is None or max_episode_steps >= 1
+        accepted = max_episode_steps is None or (isinstance(max_episode_steps, int) and max_episode_steps >= 1)
         require(accepted, "max_episode_steps", max_episode_steps, "an integer >= 1 or None")
         self.num_envs, self.config, self.threads = num_envs, self.model.configure(config), threads
         self._check_config()
@@ -69,11 +71,18 @@ class CompiledVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.autoreset_mode = AutoresetMode.DISABLED
-        self.render_mode = "rgb_array"
+        require(render_mode in (None, "rgb_array"), "render_mode", render_mode, "'rgb_array' or None")
+        self.render_mode = render_mode
+        pictures = 2 * self.config["policy_frequency"]  # per second, as highway-env shows them
+        self.metadata = {
+            "autoreset_mode": AutoresetMode.DISABLED,
+            "render_modes": ["rgb_array"],
+            "render_fps": pictures,
+        }
         self.max_episode_steps = max_episode_steps
         self.times, self.steps = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         self.generators = np.zeros((num_envs, WORDS), dtype=np.uint64)
-        self._seeded = np.zeros(num_envs, dtype=bool)
+        self._seeded, self._everywhere = np.zeros(num_envs, dtype=bool), np.ones(num_envs, dtype=bool)
         self._observations = np.zeros(self.observation_space.shape, dtype=np.float32)
         self._reference: gym.Env[Any, Any] | None = None
         self._allocate()
@@ -157,13 +166,14 @@ class CompiledVectorEnv(VectorEnv):
         truncated = self.times >= self.config["duration"]
         if self.max_episode_steps is not None:
             truncated |= self.steps >= self.max_episode_steps
-        return self._observations.copy(), reward, terminated, truncated, _with_masks(info, None)
+        return self._observations.copy(), reward, terminated, truncated, _with_masks(info, self._everywhere)
 
-    def render(self) -> tuple[np.ndarray, ...]:
+    def render(self) -> tuple[np.ndarray, ...] | None:
         """A picture of each environment, drawn by the reference, ``[height, width, 3]``."""
+        if self.render_mode is None:
+            return None
         if self._reference is None:
-            name, keywords = self.model.reference, {"render_mode": "rgb_array", "disable_env_checker": True}
-            self._reference = OffscreenRendering(gym.make(name, config=self.config, **keywords))
+            self._reference = make_highway_env(self.model.reference, plain(self.config), "rgb_array")
             self._reference.reset()
         pictures = []
         for index in range(self.num_envs):
@@ -307,12 +317,12 @@ class CompiledVectorEnv(VectorEnv):
         return list(seed)
 
 
-def _with_masks(info: dict[str, Any], mask: np.ndarray | None) -> dict[str, Any]:
+def _with_masks(info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
     """Gymnasium's convention: beside each entry, as ``_entry``, which environments have it."""
     result: dict[str, Any] = {}
-    for key, value in info.items():
-        nested = isinstance(value, dict)
-        size = len(next(iter(value.values()))) if nested else len(value)
-        result[key] = _with_masks(value, mask) if nested else value
-        result[f"_{key}"] = np.ones(size, dtype=bool) if mask is None else mask.copy()
+    masks = np.empty((len(info), len(mask)), dtype=bool)
+    masks[:] = mask
+    for (key, value), own in zip(info.items(), masks, strict=True):
+        result[key] = _with_masks(value, mask) if isinstance(value, dict) else value
+        result[f"_{key}"] = own
     return result

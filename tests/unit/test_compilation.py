@@ -1,0 +1,60 @@
+"""Compiled simulators where the machine code cannot be kept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+from numba.core.caching import CacheImpl
+
+from rql_lightning.envs.simulation import compilation
+
+CODE = """
+import warnings
+from numba.core.caching import CacheImpl
+CacheImpl._locator_classes = []  # permissions do not bind the superuser: no folder can be found
+import gymnasium as gym, numpy as np, rql_lightning
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    env = gym.make_vec("rql_lightning/Parking-v0", num_envs=2)
+    import rql_lightning.envs.simulation.highway
+print([str(w.message) for w in caught if "NUMBA_CACHE_DIR" in str(w.message)].__len__())
+env.reset(seed=3)
+print(sum(env.step(np.full((2, 2), 0.5))[0].sum(dtype=float) for _ in range(5)).hex())
+"""
+
+
+def test_without_a_cache_the_simulators_do_the_same_and_say_so_once():
+    import gymnasium as gym
+    import numpy as np
+
+    env = gym.make_vec("rql_lightning/Parking-v0", num_envs=2)
+    env.reset(seed=3)
+    here = sum(env.step(np.full((2, 2), 0.5))[0].sum(dtype=float) for _ in range(5)).hex()
+    result = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["1", here]
+
+
+def doubled(x):
+    return 2 * x
+
+
+def test_a_folder_that_can_be_written_is_used_and_nothing_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compilation.entry_point(doubled)(3) == 6
+    assert list(tmp_path.rglob("*.nbi"))
+
+
+@pytest.mark.parametrize("folder", ["/dev/null/cache", "/proc/cache"])
+def test_a_folder_that_cannot_be_written(monkeypatch, folder):
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", folder)
+    monkeypatch.setattr(CacheImpl, "_locator_classes", CacheImpl._locator_classes[:1])  # the one for that variable
+    monkeypatch.setattr(compilation, "_told", set())
+    with pytest.warns(UserWarning, match="NUMBA_CACHE_DIR") as told:
+        assert [compilation.entry_point(function)(3) for function in (doubled, doubled)] == [6, 6]
+    assert len(told) == 1
