@@ -63,7 +63,8 @@ class ReplayDataModule(TaskDataModule):
         require_counts(num_envs=num_envs, frames_per_batch=frames_per_batch, updates_per_batch=updates_per_batch)
         require_counts(batch_size=batch_size, replay_size=replay_size)
         budget = f"an integer >= 0 and below data.total_frames = {self.total_frames}"
-        require(0 <= warm_up_frames < self.total_frames, "data.warm_up_frames", warm_up_frames, budget)
+        accepted = isinstance(warm_up_frames, int) and 0 <= warm_up_frames < self.total_frames
+        require(accepted, "data.warm_up_frames", warm_up_frames, budget)
         require(batch_size <= replay_size, "data.batch_size", batch_size, f"at most data.replay_size = {replay_size}")
         expected = f"a multiple of data.num_envs = {num_envs}"
         require(frames_per_batch % num_envs == 0, "data.frames_per_batch", frames_per_batch, expected)

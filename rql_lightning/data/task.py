@@ -79,7 +79,10 @@ class TaskDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         require_counts(total_frames=total_frames)
-        require(bool(np.isfinite(omega)), "data.omega", omega, "a finite number")
+        finite = isinstance(omega, int | float) and bool(np.isfinite(omega))
+        require(finite, "data.omega", omega, "a finite number")
+        accepted = env_kwargs is None or isinstance(env_kwargs, dict)
+        require(accepted, "data.env_kwargs", env_kwargs, "a dictionary of arguments, or null")
         self.env, self.reward, self.omega, self.add_on_reward = env, reward, omega, add_on_reward
         self.env_kwargs, self.reference, self.total_frames = dict(env_kwargs or {}), reference, total_frames
         self.frames = 0

@@ -12,6 +12,7 @@ import torch
 from rql_lightning import load_policy
 from rql_lightning.algorithms import SoftQLearning
 
+PLAIN = str(Path(__file__).parents[2] / "configs/cartpole/rl_prior.yaml")
 MORE = "--data.total_frames=2048"
 
 
@@ -128,6 +129,18 @@ def test_a_checkpoint_of_something_else(run, refused, functions, plain_checkpoin
 def test_going_on_with_another_number_of_environments(run, refused):
     message = refused("fit", f"--ckpt_path={run.checkpoint()}", MORE, "--data.num_envs=4")
     assert "num_envs" in message and "8" in message and "4" in message
+
+
+@pytest.mark.parametrize(
+    ("argument", "found", "expected"),
+    [
+        ("data.reward=total", "data.reward: found 'total'", "expected 'basic'"),
+        ("data.env_kwargs={max_episode_steps: 9}", "data.env_kwargs: found {'max_episode_steps': 9}", "expected {}"),
+    ],
+)
+def test_going_on_with_a_replay_buffer_of_something_else(run, refused, plain_checkpoint, argument, found, expected):
+    message = refused("fit", f"--ckpt_path={plain_checkpoint}", "--run_name=plain", MORE, f"--{argument}", config=PLAIN)
+    assert found in message and expected in message and str(plain_checkpoint) in message
 
 
 def test_a_spent_budget(run, refused):

@@ -144,6 +144,29 @@ def test_a_learner_annotates_environments_by_time_and_the_buffer_keeps_one_envir
         assert torch.equal(collection.replay[:][key], turn[key].reshape(-1))
 
 
+def test_the_buffer_keeps_what_acting_knew(collect):
+    """Such as the parameters of a prior, which need not be asked again about the state that was acted in."""
+    collection = collect(numbers("float32"))
+    learner, act = collection.learner, collection.learner.explore
+    collection.close()
+
+    class Knowing(Extremes):
+        explored = ("action", "prior_parameters")
+
+        def explore(self, observation: Tensor) -> dict[str, Tensor]:
+            return {**act(observation), "prior_parameters": 2 * observation}
+
+        def annotate(self, frames: TensorDictBase) -> TensorDictBase:
+            frames["next", "prior_parameters"] = 2 * frames["next", "observation"]
+            return frames
+
+    collection = Collection(collection.env, Knowing(learner.space), 8, 100, 6, seed=0)
+    collection.turn()
+    for data in (collection.replay[:], collection.sample(3)):
+        for place in (data, data["next"]):
+            assert torch.equal(place["prior_parameters"], 2 * place["observation"])
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
 def test_observations_of_any_shape(collect, shape):
     collection = collect(numbers("float64", shape))

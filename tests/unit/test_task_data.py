@@ -74,6 +74,15 @@ def test_a_typo_is_refused_in_python_too(settings):
         ReplayDataModule(**settings)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("omega", "1"), ("omega", float("nan")), ("env_kwargs", [1]), ("warm_up_frames", "1"), ("num_envs", "1")],
+)
+def test_values_of_another_type_are_named(key, value):
+    with pytest.raises(ConfigurationError, match=rf"data\.{key}: found .*, expected "):
+        ReplayDataModule(**{key: value})
+
+
 def test_positional_arguments_are_refused():
     with pytest.raises(TypeError, match="positional"):
         ReplayDataModule("rql_lightning/CartPole-v0")
