@@ -52,7 +52,13 @@ def test_whatever_ends_the_training_the_result_is_saved_before_it_is_evaluated(r
 
     monkeypatch.setattr(evaluation.EvaluationCallback, "_report", fail)
     with pytest.raises(RuntimeError, match="the evaluation failed"):
-        run("fit", f"--trainer.{stop}", *SHORT, "--data.total_frames=10_000_000", "--checkpoint.every_n_frames=100_000_000")
+        run(
+            "fit",
+            f"--trainer.{stop}",
+            *SHORT,
+            "--data.total_frames=10_000_000",
+            "--checkpoint.every_n_frames=100_000_000",
+        )
     assert run.checkpoint().is_file()
 
 

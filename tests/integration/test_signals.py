@@ -44,8 +44,14 @@ def stop(command: list[str], number: signal.Signals, ready: Callable[[], bool]) 
 
 @pytest.mark.parametrize("number", CODES)
 def test_during_training_the_batch_ends_and_is_saved(run, number):
-    flags = ["--data.total_frames=100_000_000", "--evaluation.episodes_during_fit=1", "--evaluation.every_n_frames=2048"]
-    code, screen = stop(run.arguments("fit", *flags, config=PLAIN), number, run_folder_has(run, "checkpoints/last.ckpt"))
+    flags = [
+        "--data.total_frames=100_000_000",
+        "--evaluation.episodes_during_fit=1",
+        "--evaluation.every_n_frames=2048",
+    ]
+    code, screen = stop(
+        run.arguments("fit", *flags, config=PLAIN), number, run_folder_has(run, "checkpoints/last.ckpt")
+    )
     path = run.folder(what="rl_prior") / "checkpoints/last.ckpt"
     frames = read_checkpoint(path)["rql_lightning"]["frames"]
     assert code == CODES[number] and f"{frames:,} frames saved; to go on: --ckpt_path {path}" in screen
