@@ -148,11 +148,10 @@ def test_config_files_are_utf_8_whatever_the_locale(run, tmp_path):
     assert printed.returncode == 0, printed.stderr
     assert yaml.safe_load(printed.stdout.decode("utf-8"))["data"]["env"] == "Größe/Δ-v0"
     config.write_bytes(printed.stdout)
-    again = subprocess.run(
-        [*command, "fit", "--config", os.fsencode(config)], env={**os.environ, **LATIN}, capture_output=True
-    )
+    command += ["fit", "--config", os.fsencode(config)]
+    again = subprocess.run(command, env={**os.environ, **LATIN}, capture_output=True, cwd=tmp_path)
     assert again.returncode == 2 and b"Traceback" not in again.stderr
-    assert again.stderr.startswith(b"error: env: found ")
+    assert again.stderr.startswith(b"error: runs/gr??e/?/residual_soft_q: found a name with ")
 
 
 def test_the_config_of_a_run_is_utf_8(run, monkeypatch):

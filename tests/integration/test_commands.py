@@ -109,7 +109,7 @@ def test_sweep_of_a_config_that_is_not_there(tmp_path, monkeypatch, capsys):
 def test_export_to_where_nothing_can_be_written(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setattr(sys, "argv", ["export", "pretrained:cartpole-rl", str(tmp_path / "file" / "policy.ckpt")])
-    assert "policy.ckpt: found 'Not a directory'" in refused_by(export.main, capsys)
+    assert "policy.ckpt: found 'File exists', expected a file" in refused_by(export.main, capsys)
 
 
 def test_export_of_something_else(tmp_path, monkeypatch, capsys):
