@@ -151,7 +151,7 @@ def test_config_files_are_utf_8_whatever_the_locale(run, tmp_path):
     command += ["fit", "--config", os.fsencode(config)]
     again = subprocess.run(command, env={**os.environ, **LATIN}, capture_output=True, cwd=tmp_path)
     assert again.returncode == 2 and b"Traceback" not in again.stderr
-    assert again.stderr.startswith(b"error: runs/gr??e/?/residual_soft_q: found a name with ")
+    assert again.stderr.startswith(b"error: runs/delta/residual_soft_q: found a name with 'delta'")
 
 
 def test_the_config_of_a_run_is_utf_8(run, monkeypatch):
