@@ -2,8 +2,12 @@
 PYTHON ?= python3
 BIN = .venv/bin
 SOURCES = rql_lightning tests benchmarks setup.py
+FAST_TESTS = $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+# NumPy ignores the names of features that a processor lacks.
+AVX512 = AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4
 
-.PHONY: setup demo test test-slow format lint type check docs bench clean
+.PHONY: setup demo test test-slow test-portable test-oldest test-avx2 test-shuffled
+.PHONY: format lint type check docs bench clean
 
 setup: .venv/ready
 
@@ -16,10 +20,29 @@ demo: setup  ## customise CartPole and show what changed
 	$(BIN)/python -m rql_lightning.reproduce.demo
 
 test: setup  ## within 8 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	$(FAST_TESTS)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+test-portable: test-oldest test-avx2 test-shuffled  ## the fast tests as on other processors and in other orders
+
+test-oldest: setup
+	@echo '== fast tests with the kernels of the oldest processors: PyTorch, oneDNN, MKL, NumPy, OpenBLAS, Numba =='
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 \
+	NPY_DISABLE_CPU_FEATURES='$(AVX512) X86_V3 AVX2 FMA3' OPENBLAS_CORETYPE=Nehalem NUMBA_CPU_NAME=generic \
+	$(FAST_TESTS)
+
+test-avx2: setup
+	@echo '== fast tests with the kernels of processors with AVX2 and without AVX-512: PyTorch, NumPy =='
+	ATEN_CPU_CAPABILITY=avx2 NPY_DISABLE_CPU_FEATURES='$(AVX512)' $(FAST_TESTS)
+
+# pytest-randomly shuffles modules, classes and functions, and seeds Python, NumPy and PyTorch anew before each test.
+test-shuffled: setup
+	@for seed in 1 2; do \
+		echo "== fast tests in random order $$seed, hashes seeded by $$seed =="; \
+		PYTHONHASHSEED=$$seed $(FAST_TESTS) -p randomly --randomly-seed=$$seed || exit 1; \
+	done
 
 format: setup
 	$(BIN)/ruff format $(SOURCES)
@@ -28,6 +51,7 @@ format: setup
 lint: setup
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/lint-imports --no-logo --no-cache
 
 type: setup
 	$(BIN)/mypy

@@ -36,9 +36,11 @@ setup(
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "pytest-randomly>=4",
             "hypothesis>=6.100",
             "ruff>=0.9",
             "mypy>=1.14",
+            "import-linter>=2.5",
             "pre-commit>=4",
             "stable-baselines3>=2.7",
         ],

@@ -1,7 +1,8 @@
 """Every equation of *Residual Q-Learning* (NeurIPS 2023) that has been built, one pure function each.
 
 All functions take tensors whose leading dimensions ``...`` are any batch shape. ``omega_prime`` is ω′ = ωα,
-``alpha_hat`` is α̂. A soft Q-function without a prior (Haarnoja et al. 2017) is the case ω′ = 0.
+``alpha_hat`` is α̂; each is a number, or a tensor that broadcasts over the batch ``...``. A soft Q-function without a
+prior (Haarnoja et al. 2017) is the case ω′ = 0.
 
 Where actions are discrete (Eq. 5e to 8) the last dimension of ``q_residual`` and ``prior_log_prob`` runs over the ``A``
 actions. Where they are continuous (Eq. 9 and 10), they are a = tanh(u) in [−1, 1]^A, and all log-densities, of π and of
@@ -16,48 +17,76 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Weight = Tensor | float
+"""A number, or a tensor that broadcasts over the batch ``...``."""
 
-def combine_with_prior(q_residual: Tensor, prior_log_prob: Tensor | None, omega_prime: float) -> Tensor:
+
+def _per_action(weight: Weight) -> Weight:
+    """A weight of states, ``[...]``, as one of their actions, ``[..., 1]``."""
+    return weight.unsqueeze(-1) if isinstance(weight, Tensor) else weight
+
+
+def weighted_log_prob(prior_log_prob: Tensor | None, omega_prime: Weight) -> Tensor | float:
+    r"""ω′ log π, where 0 · −∞ counts as 0: at ω′ = 0 the prior is forgotten, whatever it excludes.
+
+    Args:
+        prior_log_prob: log π, ``[...]``; unused, and may be ``None``, where ω′ is the number 0.
+        omega_prime: ω′ ≥ 0, a number or a tensor that broadcasts with ``prior_log_prob``.
+
+    Returns:
+        ``[...]``, or 0.0 where ω′ is the number 0.
+    """
+    if isinstance(omega_prime, Tensor):
+        assert prior_log_prob is not None, "prior_log_prob: [...]"
+        return omega_prime * torch.where(omega_prime == 0, 0.0, prior_log_prob)
+    if omega_prime == 0:
+        return 0.0
+    assert prior_log_prob is not None, "prior_log_prob: [...]"
+    return omega_prime * prior_log_prob
+
+
+def combine_with_prior(q_residual: Tensor, prior_log_prob: Tensor | None, omega_prime: Weight) -> Tensor:
     r"""Q_R(s, a) + ω′ log π(a|s): what the customised policy is greedy in (exponent of Eq. 6, times α̂).
 
     Args:
         q_residual: Residual Q-values, ``[..., A]``.
-        prior_log_prob: log π(a|s), ``[..., A]``; −∞ for actions that the prior never takes. Unused at ω′ = 0, where
-            the prior is forgotten (so 0 · −∞ counts as 0).
-        omega_prime: ω′ ≥ 0.
+        prior_log_prob: log π(a|s), ``[..., A]``; −∞ for actions that the prior never takes
+            (see :func:`weighted_log_prob`).
+        omega_prime: ω′ ≥ 0, a number or ``[...]``.
 
     Returns:
         ``[..., A]``.
     """
-    if omega_prime == 0:
-        return q_residual
-    assert prior_log_prob is not None and prior_log_prob.shape == q_residual.shape, "prior_log_prob: [..., A]"
-    return q_residual + omega_prime * prior_log_prob
+    assert prior_log_prob is None or prior_log_prob.shape == q_residual.shape, "prior_log_prob: [..., A]"
+    return q_residual + weighted_log_prob(prior_log_prob, _per_action(omega_prime))
 
 
-def policy_log_prob(q_residual: Tensor, prior_log_prob: Tensor | None, omega_prime: float, alpha_hat: float) -> Tensor:
+def policy_log_prob(
+    q_residual: Tensor, prior_log_prob: Tensor | None, omega_prime: Weight, alpha_hat: Weight
+) -> Tensor:
     r"""Eq. 6: log π̂(a|s) = log softmax_a ((Q_R(s, a) + ω′ log π(a|s)) / α̂).
 
     Args:
         q_residual: ``[..., A]``.
         prior_log_prob: ``[..., A]`` (see :func:`combine_with_prior`).
-        omega_prime: ω′.
-        alpha_hat: Temperature α̂ > 0 of the customised policy.
+        omega_prime: ω′, a number or ``[...]``.
+        alpha_hat: Temperature α̂ > 0 of the customised policy, a number or ``[...]``.
 
     Returns:
         Normalised log-probabilities, ``[..., A]``.
     """
-    return torch.log_softmax(combine_with_prior(q_residual, prior_log_prob, omega_prime) / alpha_hat, dim=-1)
+    combined = combine_with_prior(q_residual, prior_log_prob, omega_prime)
+    return torch.log_softmax(combined / _per_action(alpha_hat), dim=-1)
 
 
-def residual_value(q_residual: Tensor, prior_log_prob: Tensor | None, omega_prime: float, alpha_hat: float) -> Tensor:
+def residual_value(q_residual: Tensor, prior_log_prob: Tensor | None, omega_prime: Weight, alpha_hat: Weight) -> Tensor:
     r"""V_R(s) = α̂ log Σ_a exp((Q_R(s, a) + ω′ log π(a|s)) / α̂): the bracket of Eq. 5e and Eq. 8.
 
     Returns:
         ``[...]`` for inputs of shape ``[..., A]``.
     """
     combined = combine_with_prior(q_residual, prior_log_prob, omega_prime)
-    return alpha_hat * torch.logsumexp(combined / alpha_hat, dim=-1)
+    return alpha_hat * torch.logsumexp(combined / _per_action(alpha_hat), dim=-1)
 
 
 def residual_backup(add_on_reward: Tensor, transition: Tensor, v_residual: Tensor, gamma: float) -> Tensor:
@@ -90,7 +119,7 @@ def residual_target(add_on_reward: Tensor, terminated: Tensor, next_v_residual: 
     Returns:
         ``[...]``.
     """
-    assert add_on_reward.shape == terminated.shape == next_v_residual.shape, "one entry a transition each"
+    assert add_on_reward.shape == terminated.shape == next_v_residual.shape, "one entry per transition each"
     return torch.where(terminated, add_on_reward, add_on_reward + gamma * next_v_residual)
 
 
@@ -111,14 +140,14 @@ def td_loss(q_taken: Tensor, q_target: Tensor, huber_delta: float | None = None)
     return F.huber_loss(q_taken, q_target, delta=huber_delta)
 
 
-def greedy_policy_log_prob(q: Tensor, prior_log_prob: Tensor | None, kl_weight: float, alpha_hat: float) -> Tensor:
+def greedy_policy_log_prob(q: Tensor, prior_log_prob: Tensor | None, kl_weight: Weight, alpha_hat: Weight) -> Tensor:
     r"""Eq. 17: log π̃(a|s) = log softmax_a ((Q̃_R(s, a) + λ log π(a|s)) / (α̂ + λ)), the solution of Eq. 15.
 
     Args:
         q: Q̃_R, the soft Q-function of the add-on reward alone, ``[..., A]``.
         prior_log_prob: ``[..., A]`` (see :func:`combine_with_prior`).
-        kl_weight: λ ≥ 0.
-        alpha_hat: α̂ > 0.
+        kl_weight: λ ≥ 0, a number or ``[...]``.
+        alpha_hat: α̂ > 0, a number or ``[...]``.
 
     Returns:
         Normalised log-probabilities, ``[..., A]``.
@@ -172,7 +201,7 @@ def reparameterised_log_prob(noise: Tensor, pre_tanh: Tensor, log_scale: Tensor)
 
 
 def actor_critic_value(
-    next_q: Tensor, next_log_prob: Tensor, alpha_hat: Tensor | float, weighted_prior: Tensor | float = 0.0
+    next_q: Tensor, next_log_prob: Tensor, alpha_hat: Weight, weighted_prior: Weight = 0.0
 ) -> Tensor:
     r"""The bracket of Eq. 9 for one a′ ~ π̂: Q_R(s′, a′) + ω′ log π(a′|s′) − α̂ log π̂(a′|s′).
 
@@ -180,7 +209,7 @@ def actor_critic_value(
         next_q: The smaller of the twin target critics, ``[...]``.
         next_log_prob: log π̂(a′|s′), ``[...]``.
         alpha_hat: α̂.
-        weighted_prior: ω′ log π(a′|s′), ``[...]``; 0 gives soft actor-critic's value.
+        weighted_prior: ω′ log π(a′|s′), ``[...]`` (:func:`weighted_log_prob`); 0 gives soft actor-critic's value.
 
     Returns:
         ``[...]``.
@@ -188,14 +217,14 @@ def actor_critic_value(
     return next_q + weighted_prior - alpha_hat * next_log_prob
 
 
-def actor_loss(log_prob: Tensor, q: Tensor, alpha_hat: Tensor | float, weighted_prior: Tensor | float = 0.0) -> Tensor:
+def actor_loss(log_prob: Tensor, q: Tensor, alpha_hat: Weight, weighted_prior: Weight = 0.0) -> Tensor:
     r"""Eq. 10: the mean of α̂ log π̂(a|s) − Q_R(s, a) − ω′ log π(a|s) over states and a ~ π̂, reparameterised.
 
     Args:
         log_prob: log π̂(a|s), ``[...]``.
         q: The smaller of the twin critics at (s, a), ``[...]``.
         alpha_hat: α̂.
-        weighted_prior: ω′ log π(a|s), ``[...]``; 0 gives soft actor-critic's loss.
+        weighted_prior: ω′ log π(a|s), ``[...]`` (:func:`weighted_log_prob`); 0 gives soft actor-critic's loss.
 
     Returns:
         Scalar.

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.distributions import Distribution
 
 from rql_lightning.checkpoints import read_checkpoint, resolve
-from rql_lightning.errors import CheckpointError, RqlError, SpaceMismatchError
-from rql_lightning.policies import ContinuousPolicy, GaussianPolicy, Policy, SoftQPolicy, SquashedGaussianPolicy
+from rql_lightning.errors import CheckpointError, RqlError
+from rql_lightning.policies import Encoder, Policy, SoftQPolicy, SquashedGaussianPolicy
 from rql_lightning.priors import Prior
 from rql_lightning.spaces import space_from_data
 
 KINDS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "SoftQPolicy": (SoftQPolicy, ("hidden_sizes", "alpha_hat", "omega_prime", "task")),
-    "SquashedGaussianPolicy": (SquashedGaussianPolicy, ("hidden_sizes", "goal_scales", "task")),
+    "SquashedGaussianPolicy": (SquashedGaussianPolicy, ("hidden_sizes", "task")),
 }
 """Every policy that a file can hold, and the settings in its description that its constructor takes."""
 
@@ -39,7 +38,37 @@ def build_policy(description: dict[str, Any], prior: Prior | None = None) -> Pol
     if description["prior"] is not None:
         prior = prior or prior_from_description(description["prior"])
         prior.attach(*spaces)
-    return kind(*spaces, prior=prior, **{key: description[key] for key in settings})
+    encoder = described_encoder(description)
+    return kind(*spaces, prior=prior, encoder=encoder, **{key: description[key] for key in settings})
+
+
+def described_encoder(description: dict[str, Any]) -> Encoder:
+    """The encoder of a policy's description; one of version 0.1.0 has it in its observation space.
+
+    Raises:
+        KeyError, TypeError, ValueError: if the description is not one.
+    """
+    if "encoder" in description:
+        return Encoder.from_description(description["encoder"])
+    space = space_from_data(description["observation_space"])
+    if description["kind"] == "SoftQPolicy":
+        return Encoder.raw_of(space)
+    return Encoder.scaled_of(space, description["goal_scales"])
+
+
+def with_encoders(weights: dict[str, Tensor], description: dict[str, Any], prefix: str = "policy.") -> dict[str, Any]:
+    """Weights of a policy, with the numbers of its encoder and of its prior's where the file has them in words only.
+
+    Args:
+        weights: As they were saved.
+        description: Of the policy.
+        prefix: Of the policy's weights.
+    """
+    encoder = described_encoder(description).state_dict()
+    result = {**{f"{prefix}encoder.{name}": value for name, value in encoder.items()}, **weights}
+    prior = description["prior"]
+    nested = None if prior is None else prior.get("policy")
+    return result if nested is None else with_encoders(result, nested, f"{prefix}prior.policy.")
 
 
 def load_policy(path_or_name: str | Path, prior: Prior | None = None) -> Policy:
@@ -60,12 +89,11 @@ def load_policy(path_or_name: str | Path, prior: Prior | None = None) -> Policy:
     path = resolve(path_or_name)
     checkpoint = read_checkpoint(path)
     try:
-        policy = build_policy(checkpoint["rql_lightning"]["policy"], prior)
-        prefix = "policy."
-        weights = {
-            key[len(prefix) :]: value for key, value in checkpoint["state_dict"].items() if key.startswith(prefix)
-        }
-        policy.load_state_dict(weights)
+        description, prefix = checkpoint["rql_lightning"]["policy"], "policy."
+        policy = build_policy(description, prior)
+        weights = with_encoders(checkpoint["state_dict"], description, prefix)
+        own = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+        policy.load_state_dict(own)
     except RqlError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -119,41 +147,15 @@ class CheckpointPrior(Prior):
             policy.action_space,
             policy.task,
         )
-
-    @property
-    def gaussian(self) -> bool:
-        """See :attr:`Prior.gaussian`."""
-        return isinstance(self.policy, GaussianPolicy)
+        self.family, self.bounds = policy.family, policy.bounds
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
         """Those of the policy, ``[..., P]``."""
         return self.policy.distribution_parameters(observation)
 
-    def make_distribution(self, parameters: Tensor) -> Distribution:
-        """That of the policy."""
-        return self.policy.make_distribution(parameters)
-
-    def mode(self, parameters: Tensor) -> Tensor:
-        """That of the policy."""
-        return self.policy.mode(parameters)
-
-    def sample(self, parameters: Tensor) -> Tensor:
-        """That of the policy."""
-        return self.policy.sample(parameters)
-
     def log_prob_of(self, observation: Tensor, action: Tensor) -> Tensor:
         """That of the policy."""
         return self.policy.log_prob_of(observation, action)
-
-    def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
-        """That of the policy.
-
-        Raises:
-            SpaceMismatchError: if its actions are discrete.
-        """
-        if not isinstance(self.policy, ContinuousPolicy):
-            raise SpaceMismatchError(f"{self.origin()}: found a policy over discrete actions, expected a density")
-        return self.policy.pre_tanh_log_prob(parameters, pre_tanh)
 
     def origin(self) -> str:
         """Names the file."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 NORM = (None, None, 1e-5)
 """Scale, shift and epsilon of PyTorch's layer norm."""
@@ -115,24 +114,3 @@ class _Twins(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             action = torch.bmm(weights[0][:, -ctx.actions :], gradient.mT).sum(dim=0).T
         return None, None, action, *gradients
-
-
-@torch.no_grad()
-def share_memory(parameters: Sequence[Tensor]) -> Tensor:
-    """Move parameters into one vector, of which they become views.
-
-    An optimizer on the vector then makes one step of one tensor where it would make one for each parameter: a tenth of
-    an update of small networks. Loading and saving the parameters works as before; moving their module to another
-    device or type afterwards breaks the bond.
-
-    Args:
-        parameters: On one device and of one type.
-
-    Returns:
-        The vector ``[parameters' elements]``, a leaf that takes ``grad``.
-    """
-    vector = parameters_to_vector(parameters).clone()
-    pieces = vector.split([parameter.numel() for parameter in parameters])
-    for parameter, piece in zip(parameters, pieces, strict=True):
-        parameter.data = piece.view_as(parameter)
-    return vector.requires_grad_()

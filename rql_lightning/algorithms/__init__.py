@@ -1,7 +1,8 @@
-"""LightningModules: one an algorithm."""
+"""LightningModules, one per algorithm."""
 
 from rql_lightning.algorithms.ablations import GreedyCustomization, KLRewardSAC, PriorLikelihoodSAC
 from rql_lightning.algorithms.base import Algorithm
+from rql_lightning.algorithms.frozen import FrozenPolicy
 from rql_lightning.algorithms.residual_sac import ResidualSAC
 from rql_lightning.algorithms.residual_soft_q import ResidualSoftQLearning
 from rql_lightning.algorithms.sac import SoftActorCritic
@@ -9,6 +10,7 @@ from rql_lightning.algorithms.soft_q import SoftQLearning
 
 __all__ = [
     "Algorithm",
+    "FrozenPolicy",
     "GreedyCustomization",
     "KLRewardSAC",
     "PriorLikelihoodSAC",

@@ -7,11 +7,18 @@ Eq. 15, β in Eq. 18, ω′ in Appendix F.3, is ``omega_prime`` for all of them.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import torch
 from torch import Tensor
 
 from rql_lightning import functional
+from rql_lightning.algorithms.base import Minibatch
 from rql_lightning.algorithms.residual_sac import ResidualSAC
-from rql_lightning.algorithms.sac import Minibatch, Sample
+from rql_lightning.algorithms.sac import Sample
+
+if TYPE_CHECKING:
+    from tensordict import TensorDictBase
 
 
 class GreedyCustomization(ResidualSAC):
@@ -42,8 +49,10 @@ class PriorLikelihoodSAC(ResidualSAC):
     they get wrong of it the actor exploits.
     """
 
-    def reward(self, minibatch: Minibatch, alpha_hat: Tensor) -> Tensor:
-        """r_R + ω′ log π(a|s) of the action that was taken, ``[B]``."""
+    @torch.no_grad()
+    def reward(self, batch: TensorDictBase, minibatch: Minibatch) -> Tensor:
+        """r_R + ω′ log π(a|s) of the actions that were taken, ``[K, B]``."""
+        assert minibatch.pre_tanh is not None
         return minibatch.reward + self.weighted_prior(minibatch.prior_parameters, minibatch.pre_tanh)
 
     def next_value(self, minibatch: Minibatch, next_q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
@@ -63,9 +72,11 @@ class KLRewardSAC(PriorLikelihoodSAC):
     which an earlier policy took, log π̃ is far off its expectation.
     """
 
-    def reward(self, minibatch: Minibatch, alpha_hat: Tensor) -> Tensor:
-        """Eq. 18 for the action that was taken and the policy as it is now, ``[B]``."""
+    @torch.no_grad()
+    def reward(self, batch: TensorDictBase, minibatch: Minibatch) -> Tensor:
+        """Eq. 18 for the actions that were taken and the policy as it is before these K updates, ``[K, B]``."""
+        assert minibatch.pre_tanh is not None
         location, log_scale = self.policy.location_and_log_scale(minibatch.observation)
         log_prob = functional.squashed_gaussian_log_prob(minibatch.pre_tanh, location, log_scale)
         # Without the bound an action that the policy would never take now would pay a fortune.
-        return super().reward(minibatch, alpha_hat) - self.omega_prime_now * self.bounded(log_prob)
+        return super().reward(batch, minibatch) - self.omega_prime_now * self.guard.bounded(log_prob)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -10,99 +9,63 @@ import torch
 from torch import Tensor, nn
 
 from rql_lightning import functional
-from rql_lightning.algorithms.base import Schedule, check_hyperparameters
-from rql_lightning.algorithms.sac import Minibatch, Sample, SoftActorCritic, Temperature
+from rql_lightning.algorithms.base import Minibatch
+from rql_lightning.algorithms.customization import CustomizesPrior
+from rql_lightning.algorithms.hyperparameters import Temperature, check_hyperparameters
+from rql_lightning.algorithms.sac import Sample, SoftActorCritic
 from rql_lightning.errors import require
 from rql_lightning.policies import SquashedGaussianPolicy
-from rql_lightning.priors import Prior
+from rql_lightning.priors import Guard, Prior
 
 if TYPE_CHECKING:
-    from tensordict import TensorDictBase
+    pass
 
 
-class ResidualSAC(SoftActorCritic):
+class ResidualSAC(CustomizesPrior, SoftActorCritic):
     """Customise a frozen prior to an add-on reward (Eq. 7, 9, 10), for bounded continuous actions.
 
     omega_prime = alpha_hat is KL-regularised reinforcement learning towards the prior; omega_prime = 0 forgets it.
 
     Args:
         prior: The frozen policy to customise.
-        omega_prime: ω′ = ωα: the weight of the prior's log-likelihood. Large stays close to the prior. null stands for
-            alpha_hat, if that is a number.
+        omega_prime: Weight ω′ = ωα of the prior's log-likelihood, >= 0: a large one stays close to the prior. null
+            stands for alpha_hat, which must then be a number.
         alpha_hat: Temperature of the customised policy: a number, or 'auto' to keep its entropy at target_entropy.
-        initial_alpha: Where an automatic temperature starts.
-        target_entropy: In nats, of actions in the coordinate [-1, 1]; null for minus the number of action dimensions.
-        hidden_sizes: Width of each hidden layer of the actor and of each of the twin residual critics.
-        goal_scales: For observations that begin with a goal and what is achieved of it, such as Parking's: the networks
-            are given asinh(scale * (achieved - goal)) as well; one scale a number; null for none of that.
-        gamma: Discount, in [0, 1].
-        learning_rate: Adam's, at the start, of actor, critics and automatic temperature.
-        learning_rate_schedule: 'linear' lets the learning rate fall to 0 at the end of the budget.
-        tau: How far the target critics move towards the critics at each update.
-        layer_norm: Whether the critics' hidden layers are normalised, which keeps them from extrapolating.
-        max_grad_norm: Gradients of critics, actor and temperature are each clipped to this norm; null for no clipping.
-        noise_correlation: Correlation time, in steps, of the noise that exploration samples actions with; 0 for white
-            noise.
         start_at_prior: Whether the actor starts with the prior's weights (of the same hidden_sizes) and the residual
             critics at 0.
-        prior_frames: The first so many frames are the prior's own; with data.warm_up_frames as many, the replay
-            buffer is filled with them before the first update.
-        critic_warm_up_updates: For the first so many updates the critics learn alone, and the actor stands still.
-        omega_prime_warm_up_frames: For the first so many frames omega_prime is multiplied by the factor below.
-        omega_prime_warm_up_factor: See above.
-        prior_min_scale: Floor of a Gaussian prior's scale before tanh: it collapses away from its data. 0 for none.
-        prior_log_prob_min: Below this log-density (< 0) the prior's is bent to stay above twice as much; null for no
-            bound.
+        prior_frames: Number of frames at the start in which the prior acts; with data.warm_up_frames as many, the
+            replay buffer is filled with them before the first update.
+        omega_prime_warm_up_frames: Number of frames at the start in which omega_prime is multiplied by
+            omega_prime_warm_up_factor.
+        omega_prime_warm_up_factor: Factor of omega_prime during the first omega_prime_warm_up_frames frames.
+        prior_min_scale: Floor of a Gaussian prior's scale before tanh, which collapses away from the prior's data; 0
+            for no floor.
+        prior_log_prob_min: Log-density (< 0) below which the prior's is bent so that it stays above twice as much; null
+            for no bound.
+        **settings: Those of SoftActorCritic, but for alpha and start_at.
     """
-
-    allowed_rewards = ("add_on",)
 
     def __init__(
         self,
         prior: Prior,
         omega_prime: float | None = None,
-        alpha_hat: Temperature = 0.1,
-        initial_alpha: float = 1.0,
-        target_entropy: float | None = None,
-        hidden_sizes: list[int] = [64, 64],  # noqa: B006 (shown by --help; never mutated)
-        goal_scales: list[float] | None = None,
-        gamma: float = 0.99,
-        learning_rate: float = 3e-4,
-        learning_rate_schedule: Schedule = "constant",
-        tau: float = 0.005,
-        layer_norm: bool = False,
-        max_grad_norm: float | None = None,
-        noise_correlation: float = 0.0,
+        alpha_hat: Temperature = 1.0,
         start_at_prior: bool = False,
         prior_frames: int = 0,
-        critic_warm_up_updates: int = 0,
         omega_prime_warm_up_frames: int = 0,
         omega_prime_warm_up_factor: float = 10.0,
         prior_min_scale: float = 0.01,
         prior_log_prob_min: float | None = -100.0,
+        **settings: Any,
     ) -> None:
         check_hyperparameters(locals())
         unset = omega_prime is None and alpha_hat == "auto"
         expected = "a number >= 0: with model.alpha_hat auto there is no temperature to take in its place"
         require(not unset, "model.omega_prime", omega_prime, expected)
-        super().__init__(
-            hidden_sizes=hidden_sizes,
-            goal_scales=goal_scales,
-            alpha=alpha_hat,
-            initial_alpha=initial_alpha,
-            target_entropy=target_entropy,
-            gamma=gamma,
-            learning_rate=learning_rate,
-            learning_rate_schedule=learning_rate_schedule,
-            tau=tau,
-            layer_norm=layer_norm,
-            max_grad_norm=max_grad_norm,
-            noise_correlation=noise_correlation,
-            critic_warm_up_updates=critic_warm_up_updates,
-        )
-        self._prior = [prior]  # in a list: it becomes a submodule as part of the policy, not twice
+        super().__init__(alpha=alpha_hat, start_at=None, **settings)
+        self._prior = [prior]
         self.start_at_prior, self.prior_frames = start_at_prior, prior_frames
-        self.prior_min_scale, self.prior_log_prob_min = prior_min_scale, prior_log_prob_min
+        self.guard = Guard(prior_min_scale, prior_log_prob_min)
         self.omega_prime = float(alpha_hat if omega_prime is None else omega_prime)
         self.omega_prime_warm_up_frames = omega_prime_warm_up_frames
         self.omega_prime_warm_up_factor = omega_prime_warm_up_factor
@@ -114,9 +77,10 @@ class ResidualSAC(SoftActorCritic):
         return self.omega_prime * (self.omega_prime_warm_up_factor if warm else 1.0)
 
     def weighted_prior(self, parameters: Tensor | None, pre_tanh: Tensor) -> Tensor | float:
-        """ω′ log π(tanh u|s), ``[B]``; 0 where the prior is forgotten."""
+        """ω′ log π(tanh u|s), ``[...]``; 0 where the prior is forgotten."""
         weight = self.omega_prime_now
-        return weight * self.prior_log_prob(parameters, pre_tanh) if weight > 0 else 0.0
+        forgotten = not isinstance(weight, Tensor) and weight == 0
+        return functional.weighted_log_prob(None if forgotten else self.prior_log_prob(parameters, pre_tanh), weight)
 
     def next_value(self, minibatch: Minibatch, next_q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
         """The bracket of Eq. 9."""
@@ -128,84 +92,52 @@ class ResidualSAC(SoftActorCritic):
         weighted = self.weighted_prior(minibatch.prior_parameters, sample.pre_tanh)
         return functional.actor_loss(sample.log_prob, q, alpha_hat, weighted)
 
-    def _why(self, expected: str) -> str:
-        return f"{expected}: who customises a prior must never see the basic reward"
-
     def make_policy(
         self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str
     ) -> SquashedGaussianPolicy:
         """An actor beside the prior that it customises, at first equal to it if asked for."""
-        prior = self._prior[0]
-        prior.attach(observation_space, action_space)
-        policy = SquashedGaussianPolicy(
-            observation_space, action_space, self.hidden_sizes, self.goal_scales, prior, task
-        )
-        expected = "0: only a squashed Gaussian can be sampled with exploration's noise"
-        require(self.prior_frames == 0 or prior.gaussian, "model.prior_frames", self.prior_frames, expected)
+        self.prior.attach(observation_space, action_space)
+        policy = super().make_policy(observation_space, action_space, task)
+        policy.prior = self.prior
+        expected = "0: the prior is not of a family that can be sampled with exploration's noise"
+        explorable = self.prior_frames == 0 or self.prior.family.explorable
+        require(explorable, "model.prior_frames", self.prior_frames, expected)
         return policy
 
     def initialize(self) -> None:
         """With ``start_at_prior``: the actor has the prior's weights, and Q_R is 0. At ω′ = α̂ that is π̂ = π."""
         if not self.start_at_prior:
             return
-        self.start_actor_at(getattr(self._prior[0], "policy", self._prior[0]), "start_at_prior", True)
+        self.policy.start_at(getattr(self.prior, "policy", self.prior), "model.start_at_prior: found True")
         for parameter in (self.critic.weights[-1], self.critic.biases[-1]):
             nn.init.zeros_(parameter)
 
     def prior_log_prob(self, parameters: Tensor | None, pre_tanh: Tensor) -> Tensor:
-        """Log π(tanh u|s), ``[B]``, with the scale's floor and the bound from below.
+        """Log π(tanh u|s), ``[...]``, guarded.
 
         Args:
-            parameters: As they were kept in the replay buffer, ``[B, P]``.
-            pre_tanh: u, ``[B, A]``.
+            parameters: As they were kept in the replay buffer, ``[..., P]``.
+            pre_tanh: u, ``[..., A]``.
         """
         assert parameters is not None
-        return self.bounded(self._prior[0].pre_tanh_log_prob(parameters, pre_tanh))
-
-    def bounded(self, log_prob: Tensor) -> Tensor:
-        """Log-densities ``[...]`` with the bound from below, if there is one."""
-        return log_prob if self.prior_log_prob_min is None else bounded_below(log_prob, self.prior_log_prob_min)
+        return self.guard.log_prob(self.prior.family, parameters, pre_tanh)
 
     def diagnostics(self, minibatch: Minibatch, sample: Sample) -> dict[str, Tensor]:
         """What the prior thinks of the policy, and how often floor and bound had to step in."""
-        parameters = minibatch.prior_parameters
-        assert parameters is not None
-        log_prob = self._prior[0].pre_tanh_log_prob(parameters, sample.pre_tanh.detach()).detach()
-        result = {"prior_log_prob": log_prob}
-        if self._prior[0].gaussian:
-            floor = math.log(self.prior_min_scale) if self.prior_min_scale > 0 else -math.inf
-            result["prior_scale_floored"] = (parameters.chunk(2, dim=-1)[1] <= floor).float()
-        bound = -math.inf if self.prior_log_prob_min is None else self.prior_log_prob_min
-        result["prior_log_prob_bounded"] = (log_prob < bound).float()
-        return result
+        assert minibatch.prior_parameters is not None
+        return self.guard.diagnostics(self.prior.family, minibatch.prior_parameters, sample.pre_tanh)
 
-    @torch.no_grad()
-    def annotate(self, frames: TensorDictBase) -> TensorDictBase:
-        """Ask the prior once about each new state and its successor; its scale gets its floor here."""
-        frames, prior = super().annotate(frames), self._prior[0]
-        for place in (frames, frames["next"]):
-            observation = place["observation"].to(self.device)
-            parameters = prior.distribution_parameters(observation)
-            if prior.gaussian and self.prior_min_scale > 0:
-                location, log_scale = parameters.chunk(2, dim=-1)
-                parameters = torch.cat([location, log_scale.clamp(min=math.log(self.prior_min_scale))], dim=-1)
-            place["prior_parameters"] = parameters.to(place["observation"].device)
-        return frames
+    def probe(self, observation: Tensor) -> None:
+        """Try the prior, and its density."""
+        super().probe(observation)
+        pre_tanh = torch.zeros(len(observation), self.policy.bounds.size, device=self.device)
+        self.prior.family.pre_tanh_log_prob(self.prior_parameters(observation).to(self.device), pre_tanh)
+
+    def prior_parameters(self, observation: Tensor) -> Tensor:
+        """The prior's law at observations ``[..., *observation_shape]``, its scale with the floor; ``[..., P]``."""
+        return self.guard.floored(self.prior.family, super().prior_parameters(observation))
 
     @torch.no_grad()
     def explore(self, observation: Tensor) -> dict[str, Tensor]:
         """A sample of the prior for the first ``prior_frames`` frames, of the policy from then on."""
-        return self.explore_with(self._prior[0] if self.data.frames < self.prior_frames else self.policy, observation)
-
-
-def bounded_below(log_prob: Tensor, bound: float) -> Tensor:
-    """Log-densities that stay above 2 · ``bound``: themselves down to it, from there on ever flatter, never flat.
-
-    A hard bound would leave an actor that has strayed without a gradient to come back by.
-
-    Args:
-        log_prob: ``[...]``.
-        bound: A negative number.
-    """
-    excess = (bound - log_prob).clamp(min=0.0)
-    return torch.where(log_prob < bound, bound * (1.0 + excess / (excess - bound)), log_prob)
+        return self.explore_with(self.prior if self.data.frames < self.prior_frames else self.policy, observation)

@@ -3,66 +3,41 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
 from rql_lightning import functional
-from rql_lightning.algorithms.base import Algorithm, Schedule, check_hyperparameters
+from rql_lightning.algorithms.base import Algorithm, Minibatch
+from rql_lightning.algorithms.hyperparameters import Schedule, Temperature, check_hyperparameters
+from rql_lightning.algorithms.optimization import VectorOptimizer, share_memory
 from rql_lightning.errors import require
 from rql_lightning.exploration import CorrelatedNoise
 from rql_lightning.loading import load_policy
-from rql_lightning.networks import TwinCritic, share_memory
-from rql_lightning.policies import SquashedGaussianPolicy
+from rql_lightning.networks import TwinCritic
+from rql_lightning.policies import Encoder, Policy, SquashedGaussianPolicy
+from rql_lightning.spaces import check_continuous
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
 
-Temperature = float | Literal["auto"]
-
 
 @dataclass(frozen=True)
-class Minibatch:
-    """What one update learns from.
+class Sample:
+    """a ~ π̂(·|s).
 
     Attributes:
-        observation, next_observation: Encoded (:meth:`SquashedGaussianPolicy.encode`), ``[B, D]``.
-        action: In the coordinate [−1, 1], ``[B, A]``.
-        pre_tanh: The u of ``action`` = tanh(u), ``[B, A]``.
-        reward: ``[B]``.
-        terminated: bool ``[B]``.
-        prior_parameters, next_prior_parameters: Of the frozen prior at both observations, ``[B, P]``; or ``None``.
+        pre_tanh: u, ``[B, A]``.
+        action: tanh(u), ``[B, A]``.
+        log_prob: log π̂(a|s), ``[B]``.
     """
 
-    observation: Tensor
-    action: Tensor
     pre_tanh: Tensor
-    reward: Tensor
-    terminated: Tensor
-    next_observation: Tensor
-    prior_parameters: Tensor | None
-    next_prior_parameters: Tensor | None
-
-    @classmethod
-    def split(cls, batch: TensorDictBase, policy: SquashedGaussianPolicy) -> list[Minibatch]:
-        """``[K, B]`` into K; one row of a tensor costs a hundredth of one of a TensorDict."""
-        following = batch["next"]
-        columns = {
-            "observation": policy.encode(batch["observation"].flatten(start_dim=2)),
-            "action": batch["action"],
-            "pre_tanh": batch["pre_tanh"],
-            "reward": following["reward"],
-            "terminated": following["terminated"],
-            "next_observation": policy.encode(following["observation"].flatten(start_dim=2)),
-            "prior_parameters": batch.get("prior_parameters", None),
-            "next_prior_parameters": following.get("prior_parameters", None),
-        }
-        absent = [None] * len(batch)
-        rows = [absent if columns[field.name] is None else columns[field.name].unbind(0) for field in fields(cls)]
-        return [cls(*row) for row in zip(*rows, strict=True)]
+    action: Tensor
+    log_prob: Tensor
 
 
 class SoftActorCritic(Algorithm):
@@ -70,22 +45,24 @@ class SoftActorCritic(Algorithm):
 
     Args:
         hidden_sizes: Width of each hidden layer of the actor and of each of the twin critics.
-        alpha: Temperature: a number, or 'auto' to keep the entropy at target_entropy.
-        initial_alpha: Where an automatic temperature starts.
-        target_entropy: In nats, of actions in the coordinate [-1, 1]; null for minus the number of action dimensions.
-        goal_scales: For observations that begin with a goal and what is achieved of it, such as Parking's: the networks
-            are given asinh(scale * (achieved - goal)) as well; one scale a number; null for none of that.
-        gamma: Discount, in [0, 1].
-        learning_rate: Adam's, at the start, of actor, critics and automatic temperature.
-        learning_rate_schedule: 'linear' lets the learning rate fall to 0 at the end of the budget.
-        tau: How far the target critics move towards the critics at each update.
+        alpha: Temperature: a number, or 'auto' to keep the policy's entropy at target_entropy.
+        initial_alpha: Initial value of an automatic temperature.
+        target_entropy: Entropy that an automatic temperature aims at, in nats, of actions in the coordinate [-1, 1];
+            null for minus the number of action dimensions.
+        goal_scales: For observations that begin with a goal and what is achieved of it, such as Parking's: one scale
+            per number of the goal; the networks also see asinh(scale * (achieved - goal)). null for none.
+        gamma: Discount factor, in [0, 1].
+        learning_rate: Learning rate of Adam at the start, for actor, critics and automatic temperature.
+        learning_rate_schedule: Learning rate over the budget: 'constant', or 'linear' to let it fall to 0 at the end.
+        tau: Step of the target critics towards the critics at each update.
         layer_norm: Whether the critics' hidden layers are normalised, which keeps them from extrapolating.
-        max_grad_norm: Gradients of critics, actor and temperature are each clipped to this norm; null for no clipping.
-        noise_correlation: Correlation time, in steps, of the noise that exploration samples actions with; 0 for white
-            noise.
-        start_at: Checkpoint, or name of a shipped one, of an actor of the same sizes to start at; null for random
-            weights.
-        critic_warm_up_updates: For the first so many updates the critics learn alone, and the actor stands still.
+        max_grad_norm: Norm to which the gradients of critics, actor and temperature are each clipped; null for no
+            clipping.
+        noise_correlation: Correlation time, in environment steps, of the noise that exploration samples actions with; 0
+            for white noise.
+        start_at: Checkpoint, or name of a shipped one, of an actor of the same sizes whose weights the actor starts
+            with; null for random weights.
+        critic_warm_up_updates: Number of updates at the start in which the critics learn and the actor stands still.
     """
 
     policy: SquashedGaussianPolicy
@@ -125,11 +102,8 @@ class SoftActorCritic(Algorithm):
         self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str
     ) -> SquashedGaussianPolicy:
         """The actor."""
-        return SquashedGaussianPolicy(observation_space, action_space, self.hidden_sizes, self.goal_scales, task=task)
-
-    def reward(self, minibatch: Minibatch, alpha_hat: Tensor) -> Tensor:
-        """What is to be earned, ``[B]``."""
-        return minibatch.reward
+        encoder = Encoder.scaled_of(observation_space, self.goal_scales)
+        return SquashedGaussianPolicy(observation_space, action_space, self.hidden_sizes, encoder, task=task)
 
     def next_value(self, minibatch: Minibatch, next_q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
         """V(s′), ``[B]``: the smaller target critic at a′ ~ π̂(·|s′), and the entropy of a′."""
@@ -143,8 +117,9 @@ class SoftActorCritic(Algorithm):
 
     def build(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> None:
         """Allocate actor, twin critics, their targets and the automatic temperature."""
+        check_continuous(observation_space, action_space)
         self.policy = self.make_policy(observation_space, action_space, task)
-        size, actions = self.policy.code_size, self.policy.bounds.size
+        size, actions = self.policy.encoder.size, self.policy.bounds.size
         self.critic, self.target_critic = (
             TwinCritic(size + actions, self.hidden_sizes, self.layer_norm) for _ in range(2)
         )
@@ -165,45 +140,33 @@ class SoftActorCritic(Algorithm):
     def initialize(self) -> None:
         """Where actor and critics start, if not at random."""
         if self.start_at is not None:
-            self.start_actor_at(load_policy(self.start_at), "start_at", self.start_at)
-
-    def start_actor_at(self, policy: Any, option: str, value: Any) -> None:
-        """Copy an actor's weights.
-
-        Raises:
-            ConfigurationError: naming the option and its value, if ``policy`` is not an actor of the same sizes.
-        """
-        expected, found = sizes(self.policy), sizes(policy)
-        require(
-            found == expected, f"model.{option}", value, f"a squashed Gaussian actor of {expected}; that is {found}"
-        )
-        self.policy.network.load_state_dict(policy.network.state_dict())
+            self.policy.start_at(load_policy(self.start_at), f"model.start_at: found {self.start_at!r}")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One Adam on a vector each of critics, actor, and the temperature if it is automatic."""
-        parts: list[list[Tensor]] = [list(self.critic.parameters()), list(self.policy.network.parameters())]
-        parts += [[self.log_alpha]] if self.alpha == "auto" else []
-        vectors = [share_memory(part) for part in parts]
-        self._critic_parameters, self._learnt = parts[0], [parameter for part in parts for parameter in part]
+        """One Adam on critics, actor, and the temperature if it is automatic."""
+        groups: list[list[Tensor]] = [list(self.critic.parameters()), list(self.policy.network.parameters())]
+        groups += [[self.log_alpha]] if self.alpha == "auto" else []
+        self._critic_parameters, self._learnt = groups[0], [parameter for group in groups for parameter in group]
+        optimizer = VectorOptimizer(groups, self.learning_rate, self.learning_rate_schedule, self.max_grad_norm)
         self._target_vector = share_memory(list(self.target_critic.parameters())).detach()
-        self._critic_vector = vectors[0].detach()
-        return torch.optim.Adam(vectors, lr=self.learning_rate, fused=True)
+        self._critic_vector = optimizer.vectors[0].detach()
+        return optimizer
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:
         """K updates of critics, actor and temperature, each from the parameters before it (``[K, B]``)."""
-        optimizer: Any = self.optimizers()
+        optimizer = self.main_optimizer
         noise = torch.randn(2, *batch["action"].shape, device=self.device).unbind(1)
         history: list[dict[str, Tensor]] = []
-        minibatches = Minibatch.split(batch, self.policy)
-        for index, (minibatch, (own, following)) in enumerate(zip(minibatches, noise, strict=True)):
+        minibatches = self.minibatches(batch).split()
+        for index, (minibatch, (own, following)) in enumerate(zip(minibatches, noise, strict=True), start=1):
             losses, sample, diagnostics = self.losses(minibatch, own, following)
-            # Lightning's optimizer calls a dozen hooks, which take as long as the step: once a training step.
-            last = index + 1 == len(minibatches)
-            step = optimizer if last else optimizer.optimizer
+            last = index == len(minibatches)
             if self.updates < self.critic_warm_up_updates:
-                self.descend(losses[0], self._critic_parameters, step)
+                self.descend(losses["critic"], self._critic_parameters, optimizer, last)
             else:
-                self.descend(sum(losses[1:], losses[0]), self._learnt, step)
+                critic_loss, *others = losses.values()
+                self.descend(sum(others, critic_loss), self._learnt, optimizer, last)
+            self.updates += 1
             self._target_vector.lerp_(self._critic_vector, self.tau)
             history.append(diagnostics)
         means = {key: torch.stack([row[key] for row in history]).mean().item() for key in history[0]}
@@ -212,7 +175,7 @@ class SoftActorCritic(Algorithm):
 
     def losses(
         self, minibatch: Minibatch, noise: Tensor, next_noise: Tensor
-    ) -> tuple[list[Tensor], Sample, dict[str, Tensor]]:
+    ) -> tuple[dict[str, Tensor], Sample, dict[str, Tensor]]:
         """The losses of critics, actor and automatic temperature, each with a gradient for its own parameters alone.
 
         Args:
@@ -221,23 +184,23 @@ class SoftActorCritic(Algorithm):
             next_noise: The same for a′ ~ π̂(·|s′).
 
         Returns:
-            The losses, scalars; the actions chosen at s; and what is worth logging, without gradient, of any shape.
+            The losses by name, scalars: ``critic``, ``actor`` and, if the temperature is automatic, ``alpha``; the
+            actions chosen at s; and what is worth logging, without gradient, of any shape.
         """
         alpha_hat = self.log_alpha.detach().exp()
         with torch.no_grad():
             following = self.sample(minibatch.next_observation, next_noise)
             next_q = self.target_critic(minibatch.next_observation, following.action).amin(dim=0)
             v_next = self.next_value(minibatch, next_q, following, alpha_hat)
-            reward = self.reward(minibatch, alpha_hat)
-            q_target = functional.residual_target(reward, minibatch.terminated, v_next, self.gamma)
+            q_target = functional.residual_target(minibatch.reward, minibatch.terminated, v_next, self.gamma)
         q_taken = self.critic(minibatch.observation, minibatch.action)
         critic_loss = 2.0 * functional.td_loss(q_taken, q_target.expand_as(q_taken))  # the sum of both critics' Eq. 7
         sample = self.sample(minibatch.observation, noise)
         q = self.critic(minibatch.observation, sample.action, frozen=True).amin(dim=0)
-        losses = [critic_loss, self.actor_loss(minibatch, q, sample, alpha_hat)]
+        losses = {"critic": critic_loss, "actor": self.actor_loss(minibatch, q, sample, alpha_hat)}
         if self.alpha == "auto":
-            losses.append(functional.temperature_loss(self.log_alpha, sample.log_prob, self.entropy_goal))
-        diagnostics = {"critic_loss": critic_loss.detach(), "actor_loss": losses[1].detach(), "alpha": alpha_hat}
+            losses["alpha"] = functional.temperature_loss(self.log_alpha, sample.log_prob, self.entropy_goal)
+        diagnostics = {"critic_loss": critic_loss.detach(), "actor_loss": losses["actor"].detach(), "alpha": alpha_hat}
         diagnostics |= {"q_mean": q_taken.detach(), "log_prob": sample.log_prob.detach()}
         return losses, sample, diagnostics
 
@@ -259,41 +222,17 @@ class SoftActorCritic(Algorithm):
         """A sample of the policy, ``[N, *action_shape]``, and its pre-tanh action, ``[N, A]``."""
         return self.explore_with(self.policy, observation)
 
-    def explore_with(self, policy: Any, observation: Tensor) -> dict[str, Tensor]:
-        """See :meth:`explore`; with any Gaussian policy."""
-        location, log_scale = policy.distribution_parameters(observation).chunk(2, dim=-1)
+    def explore_with(self, policy: Policy, observation: Tensor) -> dict[str, Tensor]:
+        """The same with the exploration noise of any policy whose family is explorable."""
+        parameters = policy.distribution_parameters(observation)
         self.noise.state = self.noise_state
-        noise = self.noise.sample(location.shape, location.device)
+        shape = torch.Size([len(observation), self.policy.bounds.size])
+        noise = self.noise.sample(shape, parameters.device)
         self.noise_state = self.noise.state
-        pre_tanh = location + log_scale.exp() * noise
+        pre_tanh = policy.family.from_noise(parameters, noise)
         return {"action": self.policy.bounds.to_environment(torch.tanh(pre_tanh)), "pre_tanh": pre_tanh}
 
     def annotate(self, frames: TensorDictBase) -> TensorDictBase:
         """From here on actions are in the coordinate [−1, 1]."""
         frames["action"] = torch.tanh(frames["pre_tanh"])
         return frames
-
-
-def sizes(policy: Any) -> dict[str, Any]:
-    """What two actors have in common that can have the same weights."""
-    if not isinstance(policy, SquashedGaussianPolicy):
-        return {"kind": type(policy).__name__}
-    low, high = ((policy.observation_middle + side * policy.observation_half_width).tolist() for side in (-1.0, 1.0))
-    shapes = {"observation": policy.observation_space.shape, "scaled from": (low, high)}
-    shapes |= {"action": policy.action_space.shape}
-    return {**shapes, "hidden_sizes": policy.hidden_sizes, "goal_scales": policy.goal_scales}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """a ~ π̂(·|s).
-
-    Attributes:
-        pre_tanh: u, ``[B, A]``.
-        action: tanh(u), ``[B, A]``.
-        log_prob: log π̂(a|s), ``[B]``.
-    """
-
-    pre_tanh: Tensor
-    action: Tensor
-    log_prob: Tensor

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from rql_lightning import functional
-from rql_lightning.algorithms.base import Algorithm, Schedule, check_hyperparameters
-from rql_lightning.networks import share_memory
+from rql_lightning.algorithms.base import Algorithm, Minibatch
+from rql_lightning.algorithms.hyperparameters import Schedule, check_hyperparameters, check_number
+from rql_lightning.algorithms.optimization import VectorOptimizer
 from rql_lightning.policies import SoftQPolicy
 
 if TYPE_CHECKING:
@@ -25,16 +26,17 @@ class SoftQLearning(Algorithm):
     Args:
         hidden_sizes: Width of each hidden layer of the Q-network.
         alpha: Temperature: how much an extra nat of entropy is worth in reward.
-        gamma: Discount, in [0, 1].
-        learning_rate: Adam's, at the start.
-        learning_rate_schedule: 'linear' lets the learning rate fall to 0 at the end of the budget.
-        tau: How far the target network moves towards the Q-network at each of its updates; 1 copies it.
-        target_update_interval: Updates between two updates of the target network.
-        huber_delta: Where the loss turns from square to linear; null for squares throughout.
-        max_grad_norm: Gradients are clipped to this norm; null for no clipping.
-        epsilon_initial: Probability of a uniformly random action at the start; otherwise the policy is sampled.
-        epsilon_final: That probability from epsilon_fraction of the budget on.
-        epsilon_fraction: Part of the budget over which that probability falls.
+        gamma: Discount factor, in [0, 1].
+        learning_rate: Learning rate of Adam at the start.
+        learning_rate_schedule: Learning rate over the budget: 'constant', or 'linear' to let it fall to 0 at the end.
+        tau: Step of the target network towards the Q-network at each of its updates; 1 copies the Q-network.
+        target_update_interval: Gradient updates between two updates of the target network.
+        huber_delta: Error at which the loss turns from quadratic to linear; null for a quadratic loss throughout.
+        max_grad_norm: Norm to which gradients are clipped; null for no clipping.
+        epsilon_initial: Probability of a uniformly random action at the start of training; the policy is sampled
+            otherwise.
+        epsilon_final: Probability of a uniformly random action once epsilon_fraction of the budget is spent.
+        epsilon_fraction: Fraction of the budget over which the probability of a random action falls.
     """
 
     policy: SoftQPolicy
@@ -55,6 +57,7 @@ class SoftQLearning(Algorithm):
         epsilon_fraction: float = 0.16,
     ) -> None:
         check_hyperparameters(locals())
+        check_number("alpha", alpha)
         super().__init__()
         self.hidden_sizes, self.alpha_hat, self.gamma = list(hidden_sizes), alpha, gamma
         self.learning_rate, self.learning_rate_schedule = learning_rate, learning_rate_schedule
@@ -72,9 +75,13 @@ class SoftQLearning(Algorithm):
         """The Boltzmann policy of the soft Q-function (Eq. 1)."""
         return SoftQPolicy(observation_space, action_space, self.hidden_sizes, self.alpha_hat, task=task)
 
-    def next_value(self, next_q: Tensor, batch: TensorDictBase) -> Tensor:
+    def next_value(self, next_q: Tensor, minibatch: Minibatch) -> Tensor:
         """V(s′) = α log Σ exp(Q(s′, a′) / α) (Eq. 2); ``[..., A]`` → ``[...]``."""
         return functional.residual_value(next_q, None, 0.0, self.alpha_hat)
+
+    def ask_prior(self, observation: Tensor) -> dict[str, Tensor]:
+        """What acting learns of the prior at observations ``[N, *observation_shape]``: nothing without one."""
+        return {}
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -84,9 +91,9 @@ class SoftQLearning(Algorithm):
         self.target_network = copy.deepcopy(self.policy.q_network).requires_grad_(False)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam on the Q-network, whose parameters are views of one vector from here on."""
-        vector = share_memory(list(self.policy.q_network.parameters()))
-        return torch.optim.Adam([vector], lr=self.learning_rate, fused=True)
+        """Adam on the Q-network."""
+        groups = [self.policy.q_network.parameters()]
+        return VectorOptimizer(groups, self.learning_rate, self.learning_rate_schedule, self.max_grad_norm)
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:
         """Minimise Eq. 7 on K minibatches ``[K, B]``.
@@ -94,23 +101,21 @@ class SoftQLearning(Algorithm):
         The target network stands still between two of its updates, so the targets (Eq. 8) of all minibatches up to the
         next are computed in one pass.
         """
-        optimizer: Any = self.optimizers()
-        last = self.updates + len(batch)
+        optimizer = self.main_optimizer
+        final = self.updates + len(batch)
         parameters = list(self.policy.q_network.parameters())
         losses: list[Tensor] = []
         values: list[Tensor] = []
-        for chunk in self._until_target_updates(batch):
+        for chunk in self._until_target_updates(self.minibatches(batch)):
             with torch.no_grad():
-                v_next = self.next_value(self.target_network(_flat(chunk["next", "observation"])), chunk)
-                q_target = functional.residual_target(
-                    chunk["next", "reward"], chunk["next", "terminated"], v_next, self.gamma
-                )
-            observations, actions = _flat(chunk["observation"]), chunk["action"].unsqueeze(-1)
-            for observation, action, target in zip(observations, actions, q_target, strict=True):
-                q_taken = self.policy.q_network(observation).gather(-1, action).squeeze(-1)
+                v_next = self.next_value(self.target_network(chunk.next_observation), chunk)
+                q_target = functional.residual_target(chunk.reward, chunk.terminated, v_next, self.gamma)
+            for minibatch, target in zip(chunk.split(), q_target, strict=True):
+                q_values = self.policy.q_network(minibatch.observation)
+                q_taken = q_values.gather(-1, minibatch.action.unsqueeze(-1)).squeeze(-1)
                 loss = functional.td_loss(q_taken, target, self.huber_delta)
-                # Lightning's optimizer calls a dozen hooks, which take as long as the step: once a training step.
-                self.descend(loss, parameters, optimizer if self.updates + 1 == last else optimizer.optimizer)
+                self.updates += 1
+                self.descend(loss, parameters, optimizer, last=self.updates == final)
                 losses.append(loss.detach())
                 values.append(q_taken.detach())
             if self.updates % self.target_update_interval == 0:
@@ -122,12 +127,12 @@ class SoftQLearning(Algorithm):
             "learning_rate": optimizer.param_groups[0]["lr"],
         }
 
-    def _until_target_updates(self, batch: TensorDictBase) -> Iterator[TensorDictBase]:
+    def _until_target_updates(self, minibatch: Minibatch) -> Iterator[Minibatch]:
         """Split ``[K, B]`` where the target network is due."""
         start = 0
-        while start < len(batch):
-            stop = min(start + self.target_update_interval - self.updates % self.target_update_interval, len(batch))
-            yield batch[start:stop]
+        while start < len(minibatch):
+            stop = min(start + self.target_update_interval - self.updates % self.target_update_interval, len(minibatch))
+            yield minibatch[start:stop]
             start = stop
 
     @torch.no_grad()
@@ -145,12 +150,8 @@ class SoftQLearning(Algorithm):
     @torch.no_grad()
     def explore(self, observation: Tensor) -> dict[str, Tensor]:
         """A uniformly random action with probability ε, otherwise a sample of the policy; ``[N]``."""
-        action = self.policy.distribution(observation).sample()
-        random_action = torch.randint_like(action, int(self.policy.action_space.n))
+        asked = self.ask_prior(observation)
+        action = self.policy.sample(self.policy.from_prior(observation, asked.get("prior_parameters")))
+        random_action = torch.randint_like(action, self.policy.family.size)
         at_random = torch.rand(action.shape, device=action.device) < self.epsilon
-        return {"action": torch.where(at_random, random_action, action)}
-
-
-def _flat(observation: Tensor) -> Tensor:
-    """``[K, B, *observation_shape]`` → ``[K, B, D]``."""
-    return observation.flatten(start_dim=2)
+        return {"action": torch.where(at_random, random_action, action), **asked}

@@ -1,5 +1,7 @@
 """DataModules."""
 
-from rql_lightning.data.replay import EVALUATION_SEEDS, ReplayDataModule
+from rql_lightning.data.learner import Learner
+from rql_lightning.data.replay import ReplayDataModule
+from rql_lightning.data.task import EVALUATION_SEEDS, TaskDataModule
 
-__all__ = ["EVALUATION_SEEDS", "ReplayDataModule"]
+__all__ = ["EVALUATION_SEEDS", "Learner", "ReplayDataModule", "TaskDataModule"]

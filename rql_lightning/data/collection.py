@@ -1,115 +1,152 @@
-"""Where TorchRL comes in: a collector over a vector environment, and what it hands to the replay buffer."""
+"""The running parts of ``fit`` on one rank: environments, collector and replay buffer."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
-from gymnasium.vector import VectorEnv, VectorWrapper
-from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
-from torchrl.collectors import Collector
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.envs import GymWrapper
+from gymnasium.vector import VectorEnv
+from tensordict import TensorDictBase
 
-Explore = Callable[[Tensor], dict[str, Tensor]]
-
-logging.getLogger("torchrl").setLevel(logging.WARNING)
+from rql_lightning.data.buffer import buffer_state, kept_dtype, layout, make_replay, restore_buffer, with_observations
+from rql_lightning.data.collector import Resumed, make_collector, transitions
+from rql_lightning.data.learner import Learner
+from rql_lightning.data.returns import TrainingReturns
+from rql_lightning.errors import CheckpointError, ConfigurationError
 
 
-class _Explorer(TensorDictModuleBase):
-    """An algorithm's ``explore`` as the policy that a collector calls."""
-
-    in_keys = ["observation"]  # noqa: RUF012 (TensorDict's own convention)
-
-    def __init__(self, explore: Explore, device: torch.device, keys: tuple[str, ...]) -> None:
-        super().__init__()
-        self.explore, self.device, self.out_keys = explore, device, list(keys)
-
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        observation = tensordict["observation"].to(self.device, torch.float32)
-        for key, value in self.explore(observation).items():
-            tensordict.set(key, value.to(tensordict["observation"].device))
-        return tensordict
-
-
-class Resumed(VectorWrapper):
-    """A vector environment whose first reset goes on with stored episodes instead of starting new ones."""
-
-    def __init__(self, env: VectorEnv, state: dict[str, Any]) -> None:
-        super().__init__(env)
-        self.autoreset_mode = env.autoreset_mode
-        self._state: dict[str, Any] | None = state
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """The stored observations at first, then the wrapped environment's reset."""
-        if self._state is None:
-            return self.env.reset(**kwargs)
-        state, self._state = self._state, None
-        self.env.set_state(state)
-        return state["observation"].copy(), {}
-
-
-def make_collector(
-    env: VectorEnv,
-    explore: Explore,
-    explored: tuple[str, ...],
-    device: torch.device,
-    frames_per_batch: int,
-    seed: int | None,
-) -> Collector:
-    """A TorchRL collector over a vector environment.
+class Collection:
+    """Collects turns of frames, keeps them, and samples minibatches.
 
     Args:
-        env: In ``AutoresetMode.DISABLED``.
-        explore: Observations ``[N, ...]`` to actions ``[N, ...]`` and what else is kept of how they were chosen.
-        explored: The keys of what ``explore`` returns.
-        device: Where ``explore`` runs; environments and frames stay on the CPU.
+        env: Vector environment; closed with the collection, also if this constructor fails.
+        learner: Acts and annotates.
         frames_per_batch: Frames of one turn, over all environments.
-        seed: Of the first environment, the next one's is one higher; ``None`` leaves them as they are.
+        replay_size: Transitions that the buffer holds.
+        sample_size: Transitions of one sample.
+        seed: Seed of the first environment, each further one's is one higher. Unused where stored episodes go on.
+        restored: What :meth:`state` returned, to go on from; its random state is set at the first turn.
+        source: The file that it comes from, for messages.
     """
-    wrapped = GymWrapper(env, categorical_action_encoding=True)
-    if seed is not None:
-        wrapped.set_seed(seed)
-    return Collector(
-        wrapped,
-        _Explorer(explore, device, explored),
-        frames_per_batch=frames_per_batch,
-        total_frames=-1,
-        auto_register_policy_transforms=False,
-    )
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        learner: Learner,
+        frames_per_batch: int,
+        replay_size: int,
+        sample_size: int,
+        seed: int,
+        restored: dict[str, Any] | None = None,
+        source: str = "",
+    ) -> None:
+        self.env, self.learner, self.capacity, self.source = env, learner, replay_size, source
+        self.returns = TrainingReturns(env.num_envs)
+        self._random_state: dict[str, Any] | None = None
+        self._restored_layout: dict[str, Any] = {}
+        self._observation_dtype = kept_dtype(env.single_observation_space)
+        try:
+            self.replay = make_replay(replay_size, sample_size)
+            if restored is not None:
+                self._restore(restored)
+            stored = None if restored is None else restored["env"]
+            if stored is not None:
+                env = Resumed(env, _convert(stored, torch.Tensor, torch.Tensor.numpy))
+            self.collector = make_collector(env, learner, frames_per_batch, None if stored is not None else seed)
+        except BaseException:
+            self.env.close()
+            raise
+        self._turns = iter(self.collector)
+
+    def turn(self) -> None:
+        """One turn of the collector into the replay buffer."""
+        if self._random_state is not None:  # last, when nothing else can draw from it any more
+            torch.set_rng_state(self._random_state["cpu"])
+            if "cuda" in self._random_state:
+                torch.cuda.set_rng_state(self._random_state["cuda"], self.learner.device)
+            self.learner.noise_state = self._random_state["noise"]
+            self._random_state = None
+        frames = next(self._turns)
+        reward, done = (frames["next", key].squeeze(-1).numpy() for key in ("reward", "done"))
+        self.returns.add(reward, done)
+        annotated = self.learner.annotate(transitions(frames, self.learner.explored))
+        self._extend(with_observations(annotated.reshape(-1), self._observation_dtype))
+
+    def _extend(self, frames: TensorDictBase) -> None:
+        if self._restored_layout:
+            _check_layout(self.source, self._restored_layout, layout(frames))
+            self._restored_layout = {}
+        try:
+            self.replay.extend(frames)
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            expected = f"what memory can hold of transitions of {frames.bytes() // len(frames)} bytes"
+            raise ConfigurationError(f"data.replay_size: found {self.capacity}, expected {expected}") from error
+
+    def sample(self, updates: int) -> TensorDictBase:
+        """K minibatches in one call, ``[K, B]``, with observations in float32."""
+        batch = self.replay.sample().exclude("index").reshape(updates, -1)
+        return with_observations(batch, torch.float32)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.collector.shutdown()
+
+    # -- exact resume ------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain data only, so that it loads with ``weights_only=True``."""
+        try:
+            env = _convert(self.env.get_state(), np.ndarray, lambda array: torch.from_numpy(array.copy()))
+        except NotImplementedError:
+            env = None
+        random_state = {"cpu": torch.get_rng_state()}
+        if self.learner.device.type == "cuda":
+            random_state["cuda"] = torch.cuda.get_rng_state(self.learner.device)
+        return {
+            "replay": buffer_state(self.replay),
+            "env": env,
+            "random_state": random_state,
+            "noise": self.learner.noise_state,
+            "returns": self.returns.state(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        try:
+            restore_buffer(self.replay, state["replay"], self._observation_dtype)
+            self.returns.restore(state.get("returns"), same_episodes=state["env"] is not None)
+            self._random_state = {**state["random_state"], "noise": state["noise"]}
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"{self.source}: found a damaged replay buffer ({reason})") from error
+        if len(self.replay) > 0:
+            self._restored_layout = layout(self.replay.storage.get(slice(0, 1)))
 
 
-def transitions(frames: TensorDictBase, explored: tuple[str, ...]) -> TensorDictBase:
-    """What learning may see of a turn ``[N, T]``: ``[N · T]`` transitions with the reward the environment was made for.
-
-    Numbers are float32, as networks take them, whatever the environment's observations are. Of the acting there is what
-    ``explored`` names.
-
-    No basic reward, unless it *is* that reward: infos are not read at all.
-    """
-    flat = frames.reshape(-1)
-    following = flat["next"]
-    return TensorDict(
-        {
-            "observation": flat["observation"].float(),
-            **{key: flat[key] for key in explored},
-            "next": TensorDict(
-                {
-                    "observation": following["observation"].float(),
-                    "reward": following["reward"].squeeze(-1).float(),
-                    "terminated": following["terminated"].squeeze(-1),
-                },
-                batch_size=flat.batch_size,
-            ),
-        },
-        batch_size=flat.batch_size,
-    )
+def _check_layout(source: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Refuse to mix transitions of different entries, shapes or types in one buffer."""
+    for key in sorted(found.keys() | expected.keys()):
+        if found.get(key) != expected.get(key):
+            raise CheckpointError(
+                f"{source}: found transitions with {_described(key, found)}, expected {_described(key, expected)}, as "
+                "the environment and the algorithm give them now"
+            )
 
 
-def make_replay(capacity: int, sample_size: int) -> TensorDictReplayBuffer:
-    """A replay buffer on the CPU that forgets the oldest transitions and samples uniformly with replacement."""
-    return TensorDictReplayBuffer(storage=LazyTensorStorage(capacity), batch_size=sample_size)
+def _described(key: str, entries: dict[str, Any]) -> str:
+    if key not in entries:
+        return f"no entry {key!r}"
+    shape, dtype = entries[key]
+    return f"an entry {key!r} of shape {shape} and type {str(dtype).removeprefix('torch.')}"
+
+
+def _convert(state: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
+    """Nested dictionaries and lists, with every leaf of this kind converted."""
+    if isinstance(state, dict):
+        return {key: _convert(value, kind, convert) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_convert(value, kind, convert) for value in state]
+    return convert(state) if isinstance(state, kind) else state

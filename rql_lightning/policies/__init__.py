@@ -1,17 +1,21 @@
 """What acts: policies over an environment's spaces."""
 
+from rql_lightning.policies.actor import SquashedGaussianPolicy
 from rql_lightning.policies.base import Policy
 from rql_lightning.policies.decision import Decider, Decision
-from rql_lightning.policies.soft_q import CategoricalPolicy, SoftQPolicy
-from rql_lightning.policies.squashed_gaussian import ContinuousPolicy, GaussianPolicy, SquashedGaussianPolicy
+from rql_lightning.policies.encoders import Encoder
+from rql_lightning.policies.families import Categorical, Density, Family, SquashedNormal
+from rql_lightning.policies.soft_q import SoftQPolicy
 
 __all__ = [
-    "CategoricalPolicy",
-    "ContinuousPolicy",
+    "Categorical",
     "Decider",
     "Decision",
-    "GaussianPolicy",
+    "Density",
+    "Encoder",
+    "Family",
     "Policy",
     "SoftQPolicy",
     "SquashedGaussianPolicy",
+    "SquashedNormal",
 ]

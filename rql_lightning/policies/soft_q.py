@@ -5,33 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from torch import Tensor
-from torch.distributions import Categorical, Distribution
 
 from rql_lightning import functional
 from rql_lightning.networks import mlp
 from rql_lightning.policies.base import Policy
+from rql_lightning.policies.encoders import Encoder
+from rql_lightning.policies.families import Categorical
 from rql_lightning.spaces import check_discrete
 
 
-class CategoricalPolicy(Policy):
-    """A policy over discrete actions: its parameters are their log-probabilities ``[..., A]``."""
-
-    def make_distribution(self, parameters: Tensor) -> Distribution:
-        """See :meth:`Policy.make_distribution`."""
-        return Categorical(logits=parameters, validate_args=False)
-
-    def mode(self, parameters: Tensor) -> Tensor:
-        """The most probable action, ``[...]``."""
-        return parameters.argmax(dim=-1)
-
-    def sample(self, parameters: Tensor) -> Tensor:
-        """See :meth:`Policy.sample`; ``[...]``."""
-        return self.make_distribution(parameters).sample()
-
-
-class SoftQPolicy(CategoricalPolicy):
+class SoftQPolicy(Policy):
     """Eq. 6 over a Q-network; without a prior, the soft-optimal policy of Eq. 1.
 
     Args:
@@ -42,6 +26,7 @@ class SoftQPolicy(CategoricalPolicy):
         prior: Frozen prior, or ``None``.
         omega_prime: ω′, the weight of the prior's log-likelihood.
         task: Gymnasium id.
+        encoder: What the network sees; by default observations as they are.
     """
 
     def __init__(
@@ -53,24 +38,32 @@ class SoftQPolicy(CategoricalPolicy):
         prior: Policy | None = None,
         omega_prime: float = 0.0,
         task: str | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         super().__init__()
         check_discrete(observation_space, action_space)
         self.observation_space, self.action_space, self.task = observation_space, action_space, task
+        self.family = Categorical(int(action_space.n))
         self.hidden_sizes, self.alpha_hat, self.omega_prime = list(hidden_sizes), alpha_hat, omega_prime
-        self.q_network = mlp(int(np.prod(observation_space.shape)), self.hidden_sizes, int(action_space.n))
+        self.encoder = encoder or Encoder.raw_of(observation_space)
+        self.q_network = mlp(self.encoder.size, self.hidden_sizes, self.family.size)
         self.prior = prior
 
     def q_values(self, observation: Tensor) -> Tensor:
         """Q (or Q_R) of all actions, ``[..., A]``."""
-        return self.q_network(self.flatten(observation))
+        return self.q_network(self.encoder(self.flatten(observation)))
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
         """Eq. 6, ``[..., A]``."""
         prior_log_prob = None if self.prior is None else self.prior.distribution_parameters(observation)
+        return self.from_prior(observation, prior_log_prob)
+
+    def from_prior(self, observation: Tensor, prior_log_prob: Tensor | None) -> Tensor:
+        """Eq. 6 where the prior's log-probabilities ``[..., A]`` are known already; ``[..., A]``."""
         return functional.policy_log_prob(self.q_values(observation), prior_log_prob, self.omega_prime, self.alpha_hat)
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`Policy.describe`."""
         own = {key: getattr(self, key) for key in ("hidden_sizes", "alpha_hat", "omega_prime")}
-        return {**super().describe(), **own, "prior": None if self.prior is None else self.prior.describe()}
+        prior = None if self.prior is None else self.prior.describe()
+        return {**super().describe(), **own, "encoder": self.encoder.describe(), "prior": prior}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import gymnasium as gym
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution
 
 from rql_lightning.errors import EnvironmentContractError
+from rql_lightning.policies.families import Categorical, Density, Family
 from rql_lightning.priors.base import Prior
-from rql_lightning.spaces import ActionBounds, check_continuous
+from rql_lightning.spaces import ActionBounds, check_continuous, check_discrete
 
 # A log-density that is off by more than this is a mistake, not rounding: V_R would be off by ω′ times as much.
 NORMALISATION_TOLERANCE = 1e-3
@@ -37,29 +38,34 @@ class FunctionPrior(Prior):
             f"{getattr(log_prob, '__module__', '?')}.{getattr(log_prob, '__qualname__', type(log_prob).__name__)}"
         )
 
-    @property
-    def can_act(self) -> bool:
-        """A density alone tells the most probable of some actions, but not of a continuum."""
-        return not self.continuous
-
     def attach(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-        """Take the environment's spaces and try the function once.
+        """Take the environment's spaces.
+
+        Raises:
+            SpaceMismatchError: for spaces that no algorithm takes.
+        """
+        self.observation_space, self.action_space = observation_space, action_space
+        if isinstance(action_space, gym.spaces.Discrete):
+            check_discrete(observation_space, action_space)
+            self.family: Family = Categorical(int(action_space.n))
+            return
+        check_continuous(observation_space, action_space)
+        self.bounds = ActionBounds(action_space)
+        self.family = Density(math.prod(observation_space.shape or ()), self.density, self.origin())
+
+    def probe(self, observation: Tensor) -> None:
+        """Try the function.
 
         Raises:
             EnvironmentContractError: if it returns the wrong shape, NaN, probabilities that do not sum to 1, or a
                 density that does not depend on the action differentiably.
         """
-        self.observation_space, self.action_space = observation_space, action_space
-        self.continuous = isinstance(action_space, gym.spaces.Box)
-        observation = torch.zeros(2, *observation_space.shape)
-        if not self.continuous:
-            self.distribution_parameters(observation)
+        parameters = self.distribution_parameters(observation)
+        if self.bounds is None:
             return
-        check_continuous(observation_space, action_space)
-        self.bounds = ActionBounds(action_space)
-        pre_tanh = torch.full((2, self.bounds.size), 0.1, requires_grad=True)
+        pre_tanh = torch.full((len(observation), self.bounds.size), 0.1, requires_grad=True)
         with torch.enable_grad():
-            if not self.pre_tanh_log_prob(self.distribution_parameters(observation), pre_tanh).requires_grad:
+            if not self.density(parameters, pre_tanh).requires_grad:
                 raise EnvironmentContractError(
                     f"{self.origin()}: found a result without a gradient, expected a density that PyTorch can "
                     "differentiate by the action"
@@ -71,7 +77,7 @@ class FunctionPrior(Prior):
         Of a density over continuous actions all that can be kept is where to ask for it: the observation, ``[..., D]``.
         """
         batch = observation.shape[: observation.dim() - len(self.observation_space.shape)]
-        if self.continuous:
+        if self.bounds is not None:
             return observation.reshape(*batch, -1)
         rows = observation.reshape(-1, *self.observation_space.shape).cpu()
         actions = int(self.action_space.n)
@@ -87,8 +93,13 @@ class FunctionPrior(Prior):
             )
         return log_prob.reshape(*batch, actions).to(observation.device)
 
-    def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
-        """The density at observations ``[..., D]`` and pre-tanh actions ``[..., A]``, in the coordinate [−1, 1]."""
+    def density(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
+        """The density at observations ``[..., D]`` and pre-tanh actions ``[..., A]``, in the coordinate [−1, 1].
+
+        Raises:
+            EnvironmentContractError: for a log-density that is not finite.
+        """
+        assert self.bounds is not None
         if not bool(pre_tanh.isfinite().all()):  # training has diverged, which is not the function's fault
             return torch.full(pre_tanh.shape[:-1], torch.nan, device=pre_tanh.device)
         rows = parameters.reshape(-1, *self.observation_space.shape).cpu()
@@ -114,43 +125,11 @@ class FunctionPrior(Prior):
             )
         return result.to(torch.float32)
 
-    def make_distribution(self, parameters: Tensor) -> Distribution:
-        """Of discrete actions; of a continuous density there is none to sample from.
-
-        Raises:
-            NotImplementedError: for continuous actions.
-        """
-        if self.continuous:
-            raise NotImplementedError(f"{self.origin()} is only a density")
-        return Categorical(logits=parameters, validate_args=False)
-
-    def mode(self, parameters: Tensor) -> Tensor:
-        """The most probable discrete action, ``[...]``.
-
-        Raises:
-            EnvironmentContractError: for continuous actions.
-        """
-        return self._cannot_act() if self.continuous else parameters.argmax(dim=-1)
-
-    def sample(self, parameters: Tensor) -> Tensor:
-        """A random discrete action, ``[...]``.
-
-        Raises:
-            EnvironmentContractError: for continuous actions.
-        """
-        return self._cannot_act() if self.continuous else self.make_distribution(parameters).sample()
-
     def log_prob_of(self, observation: Tensor, action: Tensor) -> Tensor:
         """The function itself, for continuous actions."""
-        if not self.continuous:
+        if self.bounds is None:
             return super().log_prob_of(observation, action)
         return self._ask(observation.cpu(), action.cpu()).to(observation.device)
-
-    def _cannot_act(self) -> NoReturn:
-        raise EnvironmentContractError(
-            f"{self.origin()}: found a log-density over continuous actions, which cannot act; expected a prior out "
-            "of a checkpoint"
-        )
 
     def origin(self) -> str:
         """Names the function."""

@@ -83,10 +83,10 @@ def test_a_replay_buffer_of_something_else(run, refused, tmp_path, content):
 
 def test_a_checkpoint_without_what_the_data_goes_on_from(run, refused, tmp_path):
     checkpoint = torch.load(run.checkpoint(), weights_only=True)
-    del checkpoint["ReplayDataModule"]
+    del checkpoint["rql_lightning_data"]
     torch.save(checkpoint, tmp_path / "last.ckpt")
     message = refused("fit", f"--ckpt_path={tmp_path / 'last.ckpt'}", MORE)
-    assert str(tmp_path / "last.ckpt") in message and "ReplayDataModule" in message
+    assert str(tmp_path / "last.ckpt") in message and "rql_lightning_data" in message
 
 
 DAMAGES = ["missing", "truncated", "random", "empty", "pickle"]

@@ -15,6 +15,7 @@ from PIL import Image
 
 from rql_lightning import load_policy
 from rql_lightning.reproduce import demo, export, sweep
+from rql_lightning.train import main
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/cartpole/residual_soft_q.yaml")
@@ -116,3 +117,16 @@ def test_export_of_something_else(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["export", str(tmp_path / "missing.ckpt"), str(tmp_path / "target.ckpt")])
     assert "missing.ckpt" in refused_by(export.main, capsys)
     assert not Path(tmp_path / "target.ckpt").exists()
+
+
+def test_a_prior_is_evaluated_as_it_is_without_a_checkpoint(run):
+    frozen = ["--model=FrozenPolicy", "--model.prior=CheckpointPrior", "--model.prior.path=pretrained:cartpole-rl"]
+    small = ["--evaluation.episodes=3", f"--trainer.default_root_dir={run.root}"]
+    main(["test", *frozen, *small])
+    metrics = json.loads((run.root / "cartpole" / "frozen_policy" / "version_0" / "metrics.json").read_text())
+    assert metrics["episodes"] == 3 and metrics["success_rate"] == 1.0 and metrics["kl_to_prior"] is None
+    main(["predict", *frozen, *small])
+    assert (run.root / "cartpole" / "frozen_policy" / "version_1" / "trajectories").is_dir()
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *frozen, *small])
+    assert stop.value.code == 2

@@ -152,13 +152,13 @@ SMALL |= {"batch_size": 16, "warm_up_frames": 0, "replay_size": 256}
 @pytest.mark.parametrize("what", ["observation", "reward"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_numbers_that_are_not_finite_are_named_with_environment_and_step(fit, drifting, what, value):
-    data = ReplayDataModule(drifting, "basic", env_kwargs={f"late_{what}": value}, **SMALL)
+    data = ReplayDataModule(env=drifting, reward="basic", env_kwargs={f"late_{what}": value}, **SMALL)
     with pytest.raises(EnvironmentContractError, match=rf"{what}: found {value}.*environment 0 at step 3"):
         fit(SoftActorCritic(hidden_sizes=[8]), data)
 
 
 def test_a_run_that_diverges_says_which_loss_and_when(fit, drifting):
-    data = ReplayDataModule(drifting, "basic", env_kwargs={"late_reward": 1e30}, **SMALL)
+    data = ReplayDataModule(env=drifting, reward="basic", env_kwargs={"late_reward": 1e30}, **SMALL)
     with pytest.raises(
         DivergenceError, match=r"critic_loss became (inf|nan) at frame \d+, update \d+.*last checkpoint"
     ):
@@ -174,5 +174,5 @@ def test_a_density_alone_is_a_prior(fit, drifting, register):
     learner = ResidualSAC(
         FunctionPrior(uniform_density), 0.2, 0.2, hidden_sizes=[16], learning_rate=1e-2, gamma=0.0, tau=0.1
     )
-    fit(learner, ReplayDataModule(env, "add_on", **{**SMALL, "total_frames": 1024, "updates_per_batch": 16}))
+    fit(learner, ReplayDataModule(env=env, reward="add_on", **{**SMALL, "total_frames": 1024, "updates_per_batch": 16}))
     assert learner.policy.act(np.array([0.1, 0.5], np.float32))[0] > 0.5, "the wish: as large as can be"

@@ -37,7 +37,7 @@ def assert_identical(first: Any, second: Any, path: str = "") -> None:
 def contents(run: Any, version: int) -> dict[str, Any]:
     checkpoint = torch.load(run.checkpoint(version), weights_only=True)
     about = {key: value for key, value in checkpoint["rql_lightning"].items() if key != "train_seconds"}
-    data = checkpoint["ReplayDataModule"]
+    data = checkpoint["rql_lightning_data"]
     weights = {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "global_step")}
     return {**weights, "about": about, "data": data, "replay": run.replay(version)}
 

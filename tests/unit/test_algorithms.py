@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from rql_lightning.algorithms import ResidualSoftQLearning, SoftQLearning
-from rql_lightning.algorithms.base import denormals_flushed
+from rql_lightning.algorithms import ResidualSAC, ResidualSoftQLearning, SoftQLearning
+from rql_lightning.algorithms.lifecycle import denormals_flushed
 from rql_lightning.data import ReplayDataModule
+from rql_lightning.errors import ConfigurationError
 from rql_lightning.priors import CheckpointPrior, FunctionPrior
 
 BOX, DISCRETE = gym.spaces.Box(-1.0, 1.0, (2, 2)), gym.spaces.Discrete(3)
@@ -162,7 +164,8 @@ def test_descend_is_clip_grad_norm_and_adam(seed, max_grad_norm, scale):
     optimizer = torch.optim.Adam(other.parameters(), lr=algorithm.learning_rate)
     for _ in range(12):
         observation, weight = torch.randn(5, 4), scale * torch.randn(5, 3)
-        algorithm.descend((weight * network(observation).tanh()).sum(), list(network.parameters()), algorithm.optimizer)
+        loss = (weight * network(observation).tanh()).sum()
+        algorithm.descend(loss, list(network.parameters()), algorithm.optimizer, last=True)
         optimizer.zero_grad()
         (weight * other(observation).tanh()).sum().backward()
         if max_grad_norm is not None:
@@ -172,22 +175,55 @@ def test_descend_is_clip_grad_norm_and_adam(seed, max_grad_norm, scale):
         for ours, theirs in zip(network.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
             theirs.data.copy_(ours.data)
-    assert algorithm.updates == 12
 
 
 def test_residual_without_weight_makes_the_updates_of_plain_soft_q_learning():
-    plain = SoftQ(alpha=0.4, **SETTINGS).start()
-    residual = Residual(FunctionPrior(uniform), 0.0, 0.4, **SETTINGS).start()
+    plain = SoftQ(alpha=0.4, epsilon_initial=0.2, **SETTINGS).start()
+    residual = Residual(FunctionPrior(uniform), 0.0, 0.4, epsilon_initial=0.2, **SETTINGS).start()
     for seed in range(3):
         assert plain.update(make_batch(seed)) == residual.update(make_batch(seed))
     for pair in zip(plain.policy.q_network.parameters(), residual.policy.q_network.parameters(), strict=True):
         assert torch.equal(*pair)
 
 
+def test_a_recomputed_reward_is_what_is_learnt_from():
+    """One hook for all learners, asked once for K minibatches."""
+    asked: list[Any] = []
+
+    class Relabelled(SoftQ):
+        def reward(self, batch: TensorDictBase, minibatch: Any) -> Tensor:
+            asked.append(minibatch.reward.shape)
+            return 2.0 * minibatch.reward - 1.0
+
+    def in_the_batch(batch: TensorDict) -> TensorDict:
+        batch["next", "reward"] = 2.0 * batch["next", "reward"] - 1.0
+        return batch
+
+    relabelled, plain = Relabelled(alpha=0.4, **SETTINGS).start(), SoftQ(alpha=0.4, **SETTINGS).start()
+    assert relabelled.update(make_batch(0)) == plain.update(in_the_batch(make_batch(0)))
+    assert asked == [(K, B)]
+
+
+@pytest.mark.parametrize(
+    "build", [SoftQLearning, lambda **alpha: ResidualSoftQLearning(FunctionPrior(uniform), **alpha)]
+)
+def test_soft_q_learning_has_no_automatic_temperature(build):
+    name = "alpha" if build is SoftQLearning else "alpha_hat"
+    with pytest.raises(ConfigurationError, match=rf"model\.{name}: found 'auto', expected a number"):
+        build(**{name: "auto"})
+
+
+def test_both_residual_learners_default_alike():
+    parameters = [inspect.signature(kind.__init__).parameters for kind in (ResidualSoftQLearning, ResidualSAC)]
+    for name in ("omega_prime", "alpha_hat"):
+        assert parameters[0][name].default == parameters[1][name].default
+    assert ResidualSoftQLearning(FunctionPrior(uniform), alpha_hat=0.3).omega_prime == 0.3
+
+
 def test_residual_without_weight_is_plain_soft_q_learning_on_the_wish(fit):
     networks = []
     for algorithm in (
-        SoftQLearning(alpha=0.4, **SETTINGS),
+        SoftQLearning(alpha=0.4, epsilon_initial=0.1, **SETTINGS),
         ResidualSoftQLearning(CheckpointPrior("pretrained:cartpole-rl"), 0.0, 0.4, **SETTINGS),
         ResidualSoftQLearning(CheckpointPrior("pretrained:cartpole-rl"), 0.5, 0.4, **SETTINGS),
     ):
@@ -255,9 +291,9 @@ def test_learning_rate(fit, schedule, factors):
     used = []
 
     class Watched(SoftQLearning):
-        def descend(self, loss: Tensor, parameters: Any, optimizer: Any) -> None:
+        def descend(self, loss: Tensor, parameters: Any, optimizer: Any, last: bool) -> None:
             used.append(optimizer.param_groups[0]["lr"])
-            super().descend(loss, parameters, optimizer)
+            super().descend(loss, parameters, optimizer, last)
 
     data = ReplayDataModule(num_envs=4, total_frames=90, frames_per_batch=32, updates_per_batch=2, warm_up_frames=0)
     fit(Watched(learning_rate=0.5, learning_rate_schedule=schedule), data)

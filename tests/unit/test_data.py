@@ -183,7 +183,8 @@ def test_the_kept_parameters_are_what_the_prior_says(fit, what):
         assert not torch.allclose(data["prior_parameters"], data["next", "prior_parameters"])
 
 
-def test_the_prior_is_asked_once_a_state_and_not_by_the_updates(fit):
+def test_the_prior_is_asked_once_per_state_and_not_by_the_updates(fit):
+    """Acting asks about 4 states, 8 times per turn; annotating about the turn's last states and ends of episodes."""
     prior, asked = FunctionPrior(lambda o, a: torch.full(a.shape, 0.5).log()), []
     original = prior.distribution_parameters
 
@@ -193,9 +194,11 @@ def test_the_prior_is_asked_once_a_state_and_not_by_the_updates(fit):
 
     class Watched(ResidualSoftQLearning):
         def annotate(self, frames: TensorDictBase) -> TensorDictBase:
+            assert asked in ([4] * 8, [4] * 9)  # TorchRL tries the policy once
             asked.clear()
             annotated = super().annotate(frames)
-            assert asked == [32, 32]
+            ends = (frames["next", "observation"][:, :-1] != frames["observation"][:, 1:]).any(-1).sum()
+            assert asked == [4 + ends]
             return annotated
 
         def update(self, batch: TensorDictBase) -> dict[str, float]:
@@ -203,6 +206,10 @@ def test_the_prior_is_asked_once_a_state_and_not_by_the_updates(fit):
             metrics = super().update(batch)
             assert asked == []
             return metrics
+
+        def setup(self, stage: str) -> None:
+            super().setup(stage)
+            asked.clear()
 
     prior.distribution_parameters = counting
     algorithm = collect(fit, Watched(prior, hidden_sizes=[8]))

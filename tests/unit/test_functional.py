@@ -11,12 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rql_lightning.functional import (
+    actor_critic_value,
+    actor_loss,
     combine_with_prior,
+    greedy_policy_log_prob,
     policy_log_prob,
     residual_backup,
     residual_target,
     residual_value,
     td_loss,
+    weighted_log_prob,
 )
 
 INF = math.inf
@@ -311,3 +315,55 @@ MISSHAPED: dict[str, Callable[[], Tensor]] = {
 def test_wrong_shapes_are_refused(what):
     with pytest.raises(AssertionError):
         MISSHAPED[what]()
+
+
+# -- weights that differ from state to state -------------------------------------------------------------------------
+
+
+@quick
+@given(seeds)
+def test_weights_may_be_one_per_state(seed):
+    """Equations give, for tensors of ω′ and α̂, what they give for each of their numbers alone; ω′ = 0 among them."""
+    q, log_prior = random_case(seed, 4, 3)
+    log_prior[0, 1] = -INF
+    omega_prime, alpha_hat = tensor(0.0, 0.5, 1.0, 2.0), tensor(0.4, 0.5, 1.0, 3.0)
+    for equation in (policy_log_prob, residual_value, greedy_policy_log_prob):
+        found = equation(q, log_prior, omega_prime, alpha_hat)
+        rows = zip(q, log_prior, omega_prime.tolist(), alpha_hat.tolist(), strict=True)
+        torch.testing.assert_close(found, torch.stack([equation(*row) for row in rows]))
+        assert found.isfinite().all() or equation is not residual_value
+    combined = combine_with_prior(q, log_prior, omega_prime)
+    assert torch.equal(combined[0], q[0]), "0 · −∞ counts as 0"
+    column = combine_with_prior(q, log_prior, tensor(0.7))
+    torch.testing.assert_close(column, combine_with_prior(q, log_prior, 0.7))
+
+
+@quick
+@given(seeds)
+def test_weights_of_continuous_actions_may_be_one_per_state(seed):
+    q, log_prob = random_case(seed, 5, 4)
+    prior_log_prob = random_case(seed + 1, 5, 4)[1]
+    omega_prime, alpha_hat = (
+        torch.linspace(0, 2, 4, dtype=torch.float64),
+        torch.linspace(0.1, 1, 4, dtype=torch.float64),
+    )
+    weighted = weighted_log_prob(prior_log_prob, omega_prime)
+    value = actor_critic_value(q, log_prob, alpha_hat, weighted)
+    loss = actor_loss(log_prob, q, alpha_hat, weighted)
+    losses = []
+    for column in range(4):
+        omega, alpha = omega_prime[column].item(), alpha_hat[column].item()
+        alone = weighted_log_prob(prior_log_prob[:, column], omega)
+        torch.testing.assert_close(
+            value[:, column], actor_critic_value(q[:, column], log_prob[:, column], alpha, alone)
+        )
+        losses.append(actor_loss(log_prob[:, column], q[:, column], alpha, alone))
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+
+
+def test_a_forgotten_prior_gives_no_gradient_that_is_not_a_number():
+    log_prior = tensor([-INF, 0.0]).requires_grad_()
+    q = tensor([1.0, 2.0]).requires_grad_()
+    value = residual_value(q, log_prior, tensor(0.0), 1.0)
+    gradients = torch.autograd.grad(value.sum(), [q, log_prior])
+    assert all(gradient.isfinite().all() for gradient in gradients)

@@ -88,7 +88,8 @@ def test_its_weights_are_in_the_algorithm_once():
     algorithm = ResidualSoftQLearning(CheckpointPrior(SHIPPED), hidden_sizes=[16])
     algorithm.build(*SPACES, "task")
     keys = [key for key in algorithm.state_dict() if "prior" in key]
-    assert len(keys) == 6 and all(key.startswith("policy.prior.policy.q_network.") for key in keys)
+    assert len(keys) == 9 and all(key.startswith("policy.prior.policy.") for key in keys)
+    assert len([key for key in keys if ".q_network." in key]) == 6
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_a_function_has_finite_densities_and_gradients_at_saturated_actions(pre_
     )
     prior.attach(box(4), box(1))
     inputs = torch.full((3, 1), pre_tanh, requires_grad=True)
-    log_prob = prior.pre_tanh_log_prob(torch.zeros(3, 4), inputs)
+    log_prob = prior.family.pre_tanh_log_prob(torch.zeros(3, 4), inputs)
     assert log_prob.isfinite().all() and torch.autograd.grad(log_prob.sum(), inputs)[0].isfinite().all()
 
 
@@ -171,8 +172,10 @@ def test_a_function_is_asked_about_every_action(states, actions, batch, shape):
     ],
 )
 def test_a_function_that_is_no_log_density_is_refused_at_once(function, found):
+    prior = FunctionPrior(function)
+    prior.attach(*SPACES)
     with pytest.raises(EnvironmentContractError) as error:
-        FunctionPrior(function).attach(*SPACES)
+        prior.probe(torch.zeros(2, 4))
     message = str(error.value)
     assert "test_priors" in message and found in message.partition(", expected ")[0].partition(": found ")[2]
 
@@ -191,11 +194,12 @@ def test_and_later_when_it_goes_wrong_later():
 @pytest.mark.parametrize(("excess", "refused"), [(5e-4, False), (-5e-4, False), (5e-3, True), (-5e-3, True)])
 def test_rounding_is_no_mistake(excess, refused):
     prior = constant([math.log(0.3 * (1 + excess)), math.log(0.7 * (1 + excess))])
+    prior.attach(*SPACES)
     if refused:
         with pytest.raises(EnvironmentContractError, match="sum to 1"):
-            prior.attach(*SPACES)
+            prior.probe(torch.zeros(2, 4))
     else:
-        prior.attach(*SPACES)
+        prior.probe(torch.zeros(2, 4))
 
 
 def test_actions_that_it_never_takes_are_allowed():
@@ -250,6 +254,37 @@ def test_training_uses_the_function(fit):
     combined = combined - algorithm.policy.q_values(observation)[:, 0] - torch.log1p(-pushes.exp())
     expected = torch.nn.functional.logsigmoid(combined)
     torch.testing.assert_close(algorithm.policy.log_prob(observation, torch.ones(64, dtype=torch.int64)), expected)
+
+
+def test_a_function_is_tried_where_its_environment_really_is(fit):
+    """Not at observation 0, which CartPole never shows and where this one divides by 0."""
+
+    def by_direction(observation: Tensor, action: Tensor) -> Tensor:
+        direction = observation[:, 2] / observation.norm(dim=-1)
+        return torch.nn.functional.logsigmoid((2.0 * action - 1) * direction)
+
+    budget = {"total_frames": 64, "frames_per_batch": 32, "updates_per_batch": 1, "batch_size": 4, "warm_up_frames": 0}
+    algorithm = ResidualSoftQLearning(FunctionPrior(by_direction), hidden_sizes=[8])
+    fit(algorithm, ReplayDataModule(num_envs=4, **budget))
+    assert algorithm.updates == 2
+
+    def wrong_there(observation: Tensor, action: Tensor) -> Tensor:
+        return torch.where(observation.norm(dim=-1) > 0, math.nan, math.log(0.5))
+
+    algorithm = ResidualSoftQLearning(FunctionPrior(wrong_there), hidden_sizes=[8])
+    with pytest.raises(EnvironmentContractError, match="wrong_there: found log-probabilities"):
+        fit(algorithm, ReplayDataModule(num_envs=4, **budget))
+    assert algorithm.updates == 0
+
+
+def test_one_pair_or_a_batch_of_a_density():
+    prior = FunctionPrior(lambda observation, action: (action * observation[:, :1] - action.square()).sum(-1))
+    prior.attach(box(2), box(3))
+    observation, action = np.array([[0.5, 1.0], [2.0, 0.0]]), np.array([[0.1, 0.2, 0.3], [0.4, -0.5, 0.6]])
+    expected = (action * observation[:, :1] - action**2).sum(-1)
+    np.testing.assert_allclose(prior.log_prob(observation, action), expected, rtol=1e-6)
+    one = prior.log_prob(observation[1], action[1])
+    assert np.shape(one) == () and one == pytest.approx(expected[1])
 
 
 def test_a_function_gets_tensors_on_the_cpu_wherever_training_runs():

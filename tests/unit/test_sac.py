@@ -22,13 +22,12 @@ from rql_lightning.algorithms import (
     ResidualSAC,
     SoftActorCritic,
 )
-from rql_lightning.algorithms.residual_sac import bounded_below
-from rql_lightning.algorithms.sac import Minibatch
+from rql_lightning.algorithms.base import Minibatch
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError
 from rql_lightning.exploration import CorrelatedNoise
 from rql_lightning.networks import TwinCritic
-from rql_lightning.policies import SquashedGaussianPolicy
-from rql_lightning.priors import CheckpointPrior, FunctionPrior, Prior
+from rql_lightning.policies import Family, SquashedGaussianPolicy
+from rql_lightning.priors import CheckpointPrior, FunctionPrior, Guard, Prior
 
 BOX, ACTION = gym.spaces.Box(-3.0, 5.0, (3,)), gym.spaces.Box(-2.0, 2.0, (2,))
 K, B, GAMMA = 4, 24, 0.9
@@ -68,7 +67,7 @@ def make_batch(prior: Any = None, count: int = K, seed: int = 1) -> TensorDict:
 
 
 def minibatches(algorithm: Any, batch: TensorDict) -> list[Minibatch]:
-    return Minibatch.split(batch, algorithm.policy)
+    return algorithm.minibatches(batch).split()
 
 
 def noise(seed: int = 5) -> tuple[Tensor, Tensor]:
@@ -205,16 +204,16 @@ def test_losses_without_a_prior_are_torchrls(detached, alpha, residual):
     torch.manual_seed(5)
     following, own = (torch.normal(torch.zeros(B, 2).double(), torch.ones(B, 2).double()) for _ in range(2))
     losses, _, _ = algorithm.losses(minibatches(algorithm, batch.unsqueeze(0))[0], own, following)
-    torch.testing.assert_close(2 * losses[0], theirs["loss_qvalue"], rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(losses[1], theirs["loss_actor"], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(2 * losses["critic"], theirs["loss_qvalue"], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(losses["actor"], theirs["loss_actor"], rtol=1e-6, atol=1e-6)
     assert len(losses) == (3 if alpha == "auto" else 2)
     if alpha == "auto":
-        torch.testing.assert_close(losses[2], theirs["loss_alpha"].squeeze(), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(losses["alpha"], theirs["loss_alpha"].squeeze(), rtol=1e-6, atol=1e-6)
 
 
 def by_hand(algorithm: Any, name: str, weight: float, alpha: float) -> tuple[Tensor, Tensor]:
     """Critics' and actor's loss of every algorithm, from Eq. 7, 9, 10 and 15 to 18, with TorchRL's densities."""
-    prior, batch = algorithm._prior[0], make_batch(algorithm._prior[0])[0]
+    prior, batch = algorithm.prior, make_batch(algorithm.prior)[0]
     own, following = noise()
 
     def density(policy: Any, observation: Tensor, pre_tanh: Tensor) -> Tensor:
@@ -257,10 +256,10 @@ def test_losses_are_the_equations(detached, algorithm):
     minibatch = minibatches(learner, make_batch(prior))[0]
     losses, sample, _ = learner.losses(minibatch, *noise())
     critic_loss, actor_loss = by_hand(learner, algorithm.__name__, 0.4, 0.7)
-    torch.testing.assert_close(losses[0], critic_loss, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(losses[1], actor_loss, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(losses["critic"], critic_loss, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(losses["actor"], actor_loss, rtol=1e-6, atol=1e-6)
     others = [by_hand(learner, other, 0.4, 0.7) for other in ("ResidualSAC", "GreedyCustomization", "KLRewardSAC")]
-    same = [torch.isclose(losses[0], c) & torch.isclose(losses[1], a) for c, a in others]
+    same = [torch.isclose(losses["critic"], c) & torch.isclose(losses["actor"], a) for c, a in others]
     assert sum(map(bool, same)) == (algorithm is not PriorLikelihoodSAC), "the equations tell them apart"
     diagnostics = learner.diagnostics(minibatch, sample)
     assert {"prior_log_prob", "prior_scale_floored", "prior_log_prob_bounded"} == diagnostics.keys()
@@ -268,9 +267,9 @@ def test_losses_are_the_equations(detached, algorithm):
 
 def test_each_loss_has_gradients_for_its_own_parameters_alone(detached):
     learner = detached(ResidualSAC, GaussianPrior(), 0.4, "auto")
-    losses, _, _ = learner.losses(minibatches(learner, make_batch(learner._prior[0]))[0], *noise())
+    losses, _, _ = learner.losses(minibatches(learner, make_batch(learner.prior))[0], *noise())
     parts = [list(learner.critic.parameters()), list(learner.policy.network.parameters()), [learner.log_alpha]]
-    for mine, loss in enumerate(losses):
+    for mine, loss in enumerate(losses.values()):
         for other, part in enumerate(parts):
             gradients = torch.autograd.grad(loss, part, retain_graph=True, allow_unused=True)
             assert all((gradient is not None) == (mine == other) for gradient in gradients)
@@ -286,14 +285,14 @@ def test_updates_are_adams_on_each_part(detached, max_grad_norm):
     other = copy.deepcopy(learner)
     parts = [list(other.critic.parameters()), list(other.policy.network.parameters()), [other.log_alpha]]
     optimizers = [torch.optim.Adam(part, lr=0.01) for part in parts]
-    batch = make_batch(learner._prior[0])
+    batch = make_batch(learner.prior)
     torch.manual_seed(3)
     metrics = learner.update(batch)
     torch.manual_seed(3)
     draws = torch.randn(2, K, B, 2, dtype=torch.float64 if torch.get_default_dtype() == torch.float64 else None)
     for index, minibatch in enumerate(minibatches(other, batch)):
         losses, _, _ = other.losses(minibatch, draws[0, index], draws[1, index])
-        for loss, part in zip(losses, parts, strict=True):
+        for loss, part in zip(losses.values(), parts, strict=True):
             for parameter, gradient in zip(part, torch.autograd.grad(loss, part, retain_graph=True), strict=True):
                 parameter.grad = gradient
             if max_grad_norm is not None:
@@ -318,19 +317,19 @@ def test_the_temperature_follows_the_entropy(detached):
 def test_the_actor_stands_still_while_critics_warm_up(detached):
     learner = detached(ResidualSAC, GaussianPrior(), 0.4, 0.7, critic_warm_up_updates=K)
     before = [parameter.clone() for parameter in learner.policy.network.parameters()]
-    learner.update(make_batch(learner._prior[0]))
+    learner.update(make_batch(learner.prior))
     assert all(map(torch.equal, before, learner.policy.network.parameters()))
     learner.critic_warm_up_updates = K + 1  # one more, and three of the actor
-    learner.update(make_batch(learner._prior[0]))
+    learner.update(make_batch(learner.prior))
     assert not any(map(torch.equal, before, learner.policy.network.parameters()))
 
 
 def test_the_actors_first_step_after_the_warm_up_is_adams_first(detached):
     """Had Adam counted the steps of the warm-up for the actor, it would be several times the learning rate."""
     learner = detached(ResidualSAC, GaussianPrior(), 0.4, "auto", critic_warm_up_updates=50)
-    learner.update(make_batch(learner._prior[0], count=50))
+    learner.update(make_batch(learner.prior, count=50))
     before = [parameter.clone() for parameter in learner.policy.network.parameters()]
-    learner.update(make_batch(learner._prior[0], count=1))
+    learner.update(make_batch(learner.prior, count=1))
     steps = [(new - old).abs().max() for new, old in zip(learner.policy.network.parameters(), before, strict=True)]
     assert 0.0099 < max(steps) < 0.0101
     assert abs(abs(learner.log_alpha.item()) - 0.01) < 1e-4
@@ -353,7 +352,7 @@ def test_starting_at_the_prior_is_starting_at_the_solution_for_no_wish(detached)
     batch = make_batch(prior)
     batch["next", "reward"] = torch.zeros(K, B, dtype=torch.float64)
     losses, _, _ = learner.losses(minibatches(learner, batch)[0], *noise())
-    assert losses[0].abs() < 1e-12 and losses[1].abs() < 1e-7
+    assert losses["critic"].abs() < 1e-12 and losses["actor"].abs() < 1e-7
 
 
 # -- the prior's floor and bound -------------------------------------------------------------------------------------
@@ -361,7 +360,7 @@ def test_starting_at_the_prior_is_starting_at_the_solution_for_no_wish(detached)
 
 def test_bound_is_smooth_keeps_a_slope_and_holds():
     log_prob = torch.linspace(-1e4, 5.0, 20_001, dtype=torch.float64, requires_grad=True)
-    bent = bounded_below(log_prob, -50.0)
+    bent = Guard(0.0, -50.0).bounded(log_prob)
     (slope,) = torch.autograd.grad(bent.sum(), log_prob)
     assert torch.equal(bent[log_prob >= -50], log_prob[log_prob >= -50])
     assert (bent > -100).all() and (slope > 0).all() and (slope.diff() > -1e-12).all() and (slope.diff() < 0.1).all()
@@ -372,7 +371,7 @@ def test_floor_and_bound_step_in_and_say_so(detached):
     prior.policy.network[-1].bias.data[2:] = -4.0  # scales of some exp(−4)
     settings = {"prior_min_scale": 0.1, "prior_log_prob_min": -20.0}
     learner = detached(ResidualSAC, prior, 0.4, 0.7, **settings)
-    frames = make_batch().reshape(-1)
+    frames = make_batch()
     annotated = learner.annotate(frames)
     for place in (annotated, annotated["next"]):
         log_scale = place["prior_parameters"].chunk(2, -1)[1]
@@ -440,44 +439,51 @@ class OtherScales(GaussianPrior):
 
     def __init__(self) -> None:
         super().__init__()
-        self.policy.observation_half_width += 1.0
+        self.policy.encoder.half_width += 1.0
 
 
-class Mixture(Prior):
-    """Of two Gaussians, at ±1: can act, but its parameters are no location and log-scale."""
+class Mixture(Family):
+    """Two Gaussians, at ±1: can act, but its parameters are no location and log-scale."""
 
-    observation_space, action_space = BOX, ACTION
-
-    def distribution_parameters(self, observation: Tensor) -> Tensor:
-        return torch.stack([observation.sum(-1).tanh(), -9.0 + 0.0 * observation.sum(-1)], -1)
+    size = 2
 
     def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
         left, right = (-0.5 * (pre_tanh - at).square().sum(-1) for at in (-1.0, 1.0))
         weight = torch.sigmoid(parameters[..., 0])
         return (weight * left.exp() + (1 - weight) * right.exp()).log() + math.log(0.5 / math.pi)
 
+
+class MixturePrior(Prior):
+    observation_space, action_space = BOX, ACTION
+
+    def __init__(self, family: Family | None = None) -> None:
+        super().__init__()
+        self.family = family or Mixture()
+
+    def distribution_parameters(self, observation: Tensor) -> Tensor:
+        return torch.stack([observation.sum(-1).tanh(), -9.0 + 0.0 * observation.sum(-1)], -1)
+
     def origin(self) -> str:
         return "prior mixture"
 
 
 def test_a_prior_that_is_no_gaussian_keeps_its_parameters(detached):
-    learner = detached(ResidualSAC, Mixture(), 0.4, 0.7)
-    observation = torch.zeros(5, 3)
+    learner = detached(ResidualSAC, MixturePrior(), 0.4, 0.7)
+    observation = torch.zeros(5, 1, 3)
     frames = TensorDict(
-        {"observation": observation, "pre_tanh": torch.zeros(5, 2), "next": {"observation": observation}}
+        {"observation": observation, "pre_tanh": torch.zeros(5, 1, 2), "next": {"observation": observation}}, [5, 1]
     )
-    frames.batch_size = [5]
-    assert (learner.annotate(frames)["prior_parameters"][:, 1] == -9.0).all()
-    assert "prior_scale_floored" not in learner.update(make_batch(learner._prior[0]))
+    assert (learner.annotate(frames)["prior_parameters"][..., 1] == -9.0).all()
+    assert "prior_scale_floored" not in learner.update(make_batch(learner.prior))
 
 
-def test_a_prior_without_a_density_is_refused(detached):
-    class Densityless(Mixture):
-        pre_tanh_log_prob = Prior.pre_tanh_log_prob
+def test_a_prior_without_a_density_is_refused_before_training(detached):
+    class SamplesOnly(Family):
+        size = 2
 
-    learner = detached(ResidualSAC, Densityless(), 0.4, 0.7)
-    with pytest.raises(EnvironmentContractError, match=r"prior mixture: found no.*expected a density"):
-        learner.update(make_batch(learner._prior[0]))
+    learner = detached(ResidualSAC, MixturePrior(SamplesOnly()), 0.4, 0.7)
+    with pytest.raises(EnvironmentContractError, match=r"prior.*SamplesOnly: found no density"):
+        learner.probe(torch.zeros(2, 3))
 
 
 def test_divergence_is_not_blamed_on_the_priors_function(detached):
@@ -487,7 +493,7 @@ def test_divergence_is_not_blamed_on_the_priors_function(detached):
         return torch.distributions.Normal(0.0, 1.0, validate_args=True).log_prob(action).sum(-1)
 
     learner = detached(ResidualSAC, FunctionPrior(log_prob), 0.4, 0.7)
-    batch = make_batch(learner._prior[0])
+    batch = make_batch(learner.prior)
     next(learner.policy.network.parameters()).data.fill_(math.nan)
     assert math.isnan(learner.update(batch)["actor_loss"])
 
@@ -497,8 +503,8 @@ def test_divergence_is_not_blamed_on_the_priors_function(detached):
     [
         ({"start_at_prior": True}, GaussianPrior(hidden_sizes=(4,)), r"model\.start_at_prior.*\[4\]"),
         ({"start_at_prior": True}, FunctionPrior(normal_density), r"model\.start_at_prior"),
-        ({"prior_frames": 5}, FunctionPrior(normal_density), r"model\.prior_frames.*Gaussian"),
-        ({"start_at_prior": True}, OtherScales(), r"model\.start_at_prior.*-3"),
+        ({"prior_frames": 5}, FunctionPrior(normal_density), r"model\.prior_frames.*noise"),
+        ({"start_at_prior": True}, OtherScales(), r"model\.start_at_prior.*half_width"),
         ({"target_entropy": 1.4}, GaussianPrior(), r"model\.target_entropy: found 1\.4.*1\.386"),
     ],
 )

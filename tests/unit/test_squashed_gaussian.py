@@ -149,7 +149,7 @@ def test_divergence_from_a_gaussian_prior_is_exact():
     noise = torch.randn(200_000, 1, 2)
     location, log_scale = ours.chunk(2, -1)
     pre_tanh = location + log_scale.exp() * noise
-    difference = policy.pre_tanh_log_prob(ours, pre_tanh) - policy.pre_tanh_log_prob(theirs, pre_tanh)
+    difference = policy.family.pre_tanh_log_prob(ours, pre_tanh) - policy.family.pre_tanh_log_prob(theirs, pre_tanh)
     torch.testing.assert_close(policy.divergence(ours, theirs), difference.mean(0), rtol=0.02, atol=0.01)
 
 
@@ -171,7 +171,8 @@ def test_a_density_function_says_the_same_as_the_gaussian_that_it_is():
     function = as_function(gaussian)
     pre_tanh = torch.randn(40, 2, requires_grad=True)
     answers = [
-        prior.pre_tanh_log_prob(prior.distribution_parameters(observation), pre_tanh) for prior in (function, gaussian)
+        prior.family.pre_tanh_log_prob(prior.distribution_parameters(observation), pre_tanh)
+        for prior in (function, gaussian)
     ]
     torch.testing.assert_close(*answers, rtol=1e-3, atol=1e-3)
     slopes = [torch.autograd.grad(answer.sum(), pre_tanh)[0] for answer in answers]
@@ -201,5 +202,7 @@ def test_a_density_function_says_the_same_as_the_gaussian_that_it_is():
     ],
 )
 def test_a_prior_without_a_density_is_refused(log_prob, message):
+    prior = FunctionPrior(log_prob)
+    prior.attach(OBSERVATION, ACTION)
     with pytest.raises(EnvironmentContractError, match=message):
-        FunctionPrior(log_prob).attach(OBSERVATION, ACTION)
+        prior.probe(torch.zeros(2, 3))

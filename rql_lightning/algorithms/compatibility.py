@@ -1,0 +1,110 @@
+"""Whether a checkpoint fits the config: what does not is refused, never obeyed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rql_lightning.errors import CheckpointError, RqlError, require
+from rql_lightning.loading import described_encoder, with_encoders
+from rql_lightning.spaces import check_same, space_from_data
+
+if TYPE_CHECKING:
+    from rql_lightning.algorithms.lifecycle import Lifecycle
+
+COMPARED_OTHERWISE = {"observation_space", "action_space", "encoder", "prior"}
+
+
+def adapt_checkpoint(checkpoint: dict[str, Any], algorithm: Lifecycle, path: str, fitting: bool) -> None:
+    """Refuse a checkpoint of another task or algorithm; leave in it what this algorithm goes on from.
+
+    Args:
+        checkpoint: As it was read; is changed.
+        algorithm: Built for the config.
+        path: Of the checkpoint, for messages.
+        fitting: Whether training goes on; otherwise a policy is enough.
+
+    Raises:
+        CheckpointError: naming the file, what was found and what was expected.
+    """
+    about = checkpoint["rql_lightning"]
+    try:
+        _check_description(about, algorithm, path)
+        checkpoint["state_dict"] = with_encoders(checkpoint.get("state_dict") or {}, about["policy"])
+    except CheckpointError:
+        raise
+    except RqlError as error:
+        raise CheckpointError(str(error)) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: found a file that does not describe its policy ({error!r})") from error
+    # The frames say where a run goes on: of Lightning's loops, only the optimizer steps (its global_step).
+    loops = checkpoint.pop("loops", {}).get("fit_loop", {})
+    if fitting:
+        if "optimizer_states" not in checkpoint:
+            raise CheckpointError(f"{path}: found an exported policy, expected a run's checkpoint to go on from")
+        checkpoint["loops"] = {"fit_loop": {key: loops[key] for key in loops if "optim_step_progress" in key}}
+    else:
+        unused = {key: value for key, value in algorithm.state_dict().items() if not key.startswith("policy.")}
+        checkpoint["state_dict"] = {**unused, **checkpoint["state_dict"]}
+    _check_weights(checkpoint["state_dict"], algorithm, path)
+
+
+def _check_description(about: dict[str, Any], algorithm: Lifecycle, path: str) -> None:
+    """Algorithm, task, spaces and networks are those of the config."""
+    policy = algorithm.policy
+    if about["algorithm"] != type(algorithm).__name__:
+        raise CheckpointError(f"{path}: found {about['algorithm']}, expected {type(algorithm).__name__}")
+    if about["task"] != policy.task:
+        raise CheckpointError(f"{path}: found the task {about['task']}, expected {policy.task}")
+    found, expected = _comparable(about["policy"]), _comparable(policy.describe())
+    for key in ("observation_space", "action_space"):
+        space = space_from_data(found[key])
+        check_same(f"{path}, {key}", space, getattr(policy, key), bounds=key == "action_space")
+    for key in ("raw", "goal_scales"):  # its other numbers are the checkpoint's own, whatever the environment is
+        if found["encoder"][key] != expected["encoder"][key]:
+            raise CheckpointError(
+                f"{path}: found {key} {found['encoder'][key]}, expected the config's {expected['encoder'][key]}"
+            )
+    for key in expected.keys() - COMPARED_OTHERWISE:
+        if found[key] != expected[key]:
+            raise CheckpointError(f"{path}: found {key} {found[key]}, expected the config's {expected[key]}")
+    if found["prior"] != expected["prior"]:
+        raise CheckpointError(
+            f"{path}: found the prior {_named(about['policy']['prior'])}, expected model.prior to be "
+            f"{_named(policy.describe()['prior'])}"
+        )
+    for key in ("frames", "updates", "train_seconds"):
+        require(isinstance(about[key], int | float), f"{path}, {key}", about[key], "a number")
+
+
+def _comparable(policy: dict[str, Any]) -> dict[str, Any]:
+    """A policy's description with its encoder in numbers, and its prior's without the file that it came from."""
+    result = {key: value for key, value in policy.items() if key != "goal_scales"}
+    result["encoder"] = described_encoder(policy).describe()
+    if policy["prior"] is not None:
+        prior = {key: value for key, value in policy["prior"].items() if key != "path"}
+        result["prior"] = {**prior, **({"policy": _comparable(prior["policy"])} if "policy" in prior else {})}
+    return result
+
+
+def _named(prior: dict[str, Any] | None) -> str:
+    return "none" if prior is None else f"{prior['kind']} {prior.get('log_prob') or prior.get('path')}"
+
+
+def _check_weights(found: dict[str, Any], algorithm: Lifecycle, path: str) -> None:
+    """Every weight is there in its shape, and those of the frozen prior are the prior's."""
+    weights = algorithm.state_dict()
+    if found.keys() - weights.keys():
+        extra = sorted(found.keys() - weights.keys())[:1]
+        raise CheckpointError(f"{path}: found weights {extra} that the config's networks do not have")
+    for name, own in weights.items():
+        prior = name.startswith("policy.prior.")
+        if name not in found or found[name].shape != own.shape:
+            shape = f"{name} of shape {tuple(found[name].shape)}" if name in found else f"no weights {name}"
+            where = " (of model.prior)" if prior else ""
+            raise CheckpointError(f"{path}: found {shape}, expected the shape {tuple(own.shape)}{where}")
+        if not bool(found[name].isfinite().all()):
+            raise CheckpointError(f"{path}: found infinity or NaN in the weights {name}, expected finite numbers")
+        if prior and not torch.equal(found[name].to(own.device), own):
+            raise CheckpointError(f"{path}: found another prior than model.prior, expected the same ({name} differs)")

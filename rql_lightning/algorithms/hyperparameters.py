@@ -1,0 +1,97 @@
+"""What hyperparameters may be: one rule per name, whichever algorithm takes it, from a config or from Python.
+
+The restricted types of jsonargparse would check command lines alone, with messages of a dozen lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from rql_lightning.errors import require
+
+Schedule = Literal["constant", "linear"]
+Temperature = float | Literal["auto"]
+
+
+def check_hyperparameters(values: dict[str, Any]) -> None:
+    """Refuse hyperparameters that make no sense, by name, before anything is allocated.
+
+    Args:
+        values: Names and values; unknown names are not looked at.
+
+    Raises:
+        ConfigurationError: naming the first that makes no sense.
+    """
+    for name, value in values.items():
+        if name in _RULES:
+            accepts, expected = _RULES[name]
+            try:
+                accepted = accepts(value)
+            except TypeError:
+                accepted = False
+            require(accepted, f"model.{name}", value, expected)
+
+
+def check_number(name: str, temperature: Temperature) -> None:
+    """Refuse an automatic temperature where there is none.
+
+    Args:
+        name: Of the hyperparameter.
+        temperature: Its value.
+
+    Raises:
+        ConfigurationError: if it is ``auto``.
+    """
+    expected = "a number: soft Q-learning has no automatic temperature"
+    require(not isinstance(temperature, str), f"model.{name}", temperature, expected)
+
+
+def _positive(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _not_negative(value: float) -> bool:
+    return 0 <= value < math.inf
+
+
+def _temperature(value: float | str) -> bool:
+    return value == "auto" or _positive(value)  # type: ignore[arg-type]
+
+
+def _fraction(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+def _widths(value: Iterable[int]) -> bool:
+    widths = list(value)
+    return bool(widths) and all(isinstance(width, int) and width > 0 for width in widths)
+
+
+_RULES: dict[str, tuple[Any, str]] = {
+    "hidden_sizes": (_widths, "at least one hidden layer, each of at least one unit"),
+    "alpha": (_temperature, "a finite number > 0, or 'auto' where the algorithm knows it"),
+    "alpha_hat": (_temperature, "a finite number > 0, or 'auto' where the algorithm knows it"),
+    "initial_alpha": (_positive, "a finite number > 0"),
+    "target_entropy": (lambda value: value is None or math.isfinite(value), "a finite number of nats, or null"),
+    "omega_prime": (lambda value: value is None or _not_negative(value), "a finite number >= 0"),
+    "goal_scales": (lambda value: value is None or all(map(_positive, value)), "finite numbers > 0, or null"),
+    "gamma": (_fraction, "a number in [0, 1]"),
+    "learning_rate": (_positive, "a finite number > 0"),
+    "learning_rate_schedule": (lambda value: value in ("constant", "linear"), "'constant' or 'linear'"),
+    "tau": (lambda value: 0 < value <= 1, "a number in (0, 1]"),
+    "target_update_interval": (lambda value: value >= 1, "a number of updates >= 1"),
+    "huber_delta": (lambda value: value is None or _positive(value), "a finite number > 0, or null for squares"),
+    "max_grad_norm": (lambda value: value is None or _positive(value), "a finite number > 0, or null for none"),
+    "noise_correlation": (_not_negative, "a finite number of steps >= 0"),
+    "prior_frames": (_not_negative, "a number of frames >= 0"),
+    "critic_warm_up_updates": (_not_negative, "a number of updates >= 0"),
+    "omega_prime_warm_up_frames": (_not_negative, "a number of frames >= 0"),
+    "omega_prime_warm_up_factor": (_not_negative, "a finite number >= 0"),
+    "prior_min_scale": (_not_negative, "a finite number >= 0"),
+    "prior_log_prob_min": (lambda value: value is None or -math.inf < value < 0, "a finite number < 0, or null"),
+    "epsilon_initial": (_fraction, "a probability in [0, 1]"),
+    "epsilon_final": (_fraction, "a probability in [0, 1]"),
+    "epsilon_fraction": (_fraction, "a fraction of the budget in [0, 1]"),
+}

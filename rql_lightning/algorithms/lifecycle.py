@@ -1,0 +1,174 @@
+"""How a LightningModule of this project lives: checks before training, K updates per training step, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from rql_lightning.algorithms.compatibility import adapt_checkpoint
+from rql_lightning.algorithms.optimization import VectorOptimizer
+from rql_lightning.errors import DivergenceError, require
+from rql_lightning.policies import Decider, Policy
+from rql_lightning.spaces import check_same
+
+if TYPE_CHECKING:
+    from tensordict import TensorDictBase
+
+    from rql_lightning.data import ReplayDataModule
+
+
+class Lifecycle(pl.LightningModule):
+    """The part of an algorithm that has nothing to do with what it learns.
+
+    Attributes:
+        policy: What acts; set by :meth:`build`.
+        frames: Environment frames that training has seen, over all ranks.
+        updates: Updates made.
+        allowed_rewards: The rewards that it may learn from.
+        needs_checkpoint: Whether ``test``, ``validate`` and ``predict`` need one.
+        train_seconds: Wall-clock from the start of training to the last update, evaluations in between included, over
+            all parts of a resumed run.
+    """
+
+    policy: Policy
+    allowed_rewards: tuple[str, ...] = ("basic", "add_on", "total")
+    needs_checkpoint = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.frames, self.updates, self.train_seconds = 0, 0, 0.0
+
+    def build(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> None:
+        """Allocate the networks and set ``self.policy``."""
+        raise NotImplementedError
+
+    def update(self, batch: TensorDictBase) -> dict[str, float]:
+        """Make K updates from minibatches ``[K, B]``; returns the means of what is worth logging."""
+        raise NotImplementedError
+
+    @property
+    def data(self) -> ReplayDataModule:
+        """The DataModule of the running trainer."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    @property
+    def decider(self) -> Decider:
+        """What is evaluated."""
+        return self.policy
+
+    def setup(self, stage: str) -> None:
+        """Build the networks for the environment's spaces, once."""
+        data = self.data
+        if stage == "fit":
+            precision, clip = self.trainer.precision, self.trainer.gradient_clip_val
+            expected = "32-true or bf16-mixed: gradients are taken without Lightning's loss scaling"
+            require(precision in ("32-true", "bf16-mixed"), "trainer.precision", precision, expected)
+            require(clip is None, "trainer.gradient_clip_val", clip, "null, and model.max_grad_norm in its place")
+            expected = " or ".join(repr(name) for name in self.allowed_rewards)
+            require(data.reward in self.allowed_rewards, "data.reward", data.reward, self._why(expected))
+        if not hasattr(self, "policy"):
+            self.build(data.observation_space, data.action_space, data.env)
+        else:  # built before, perhaps for another environment
+            where = f"model, built for {self.policy.task}"
+            bounds = stage == "fit"
+            check_same(f"{where}, observation space", self.policy.observation_space, data.observation_space, bounds)
+            check_same(f"{where}, action space", self.policy.action_space, data.action_space, True)
+
+    def _why(self, expected: str) -> str:
+        return f"{expected} for {type(self).__name__}"
+
+    def on_train_start(self) -> None:
+        """Start the clock; refuse parameters that would silently never be trained."""
+        held = {id(parameter) for optimizer in self.trainer.optimizers for parameter in _held(optimizer)}
+        forgotten = [name for name, each in self.named_parameters() if each.requires_grad and id(each) not in held]
+        expected = "an optimizer for each parameter that requires a gradient"
+        require(not forgotten, "model, parameters that no optimizer holds", forgotten[:1], expected)
+        self._clock = time.monotonic() - self.train_seconds
+
+    def training_step(self, batch: TensorDictBase, batch_idx: int) -> None:
+        """K updates (house rule: the update itself reads like the paper's algorithm)."""
+        self.frames = self.data.frames
+        before = self.frames - self.data.frames_per_turn  # the last training step still learns
+        for optimizer in self.trainer.optimizers:
+            if isinstance(optimizer, VectorOptimizer):
+                optimizer.follow_schedule(1.0 - before / self.data.total_frames)
+        with denormals_flushed():
+            metrics = self.update(batch)
+        self.train_seconds = time.monotonic() - self._clock
+        self._check_finite(metrics)
+        if batch_idx % max(1, self.trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
+            self.log_metrics({f"train/{name}": value for name, value in metrics.items()})
+
+    def _check_finite(self, metrics: dict[str, float]) -> None:
+        """Losses and weights: the last update's weights show in no loss before they act or are saved."""
+        wrong = [f"{name} became {value}" for name, value in metrics.items() if not math.isfinite(value)]
+        wrong += [
+            f"{name} became infinite or NaN"
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and not bool(parameter.isfinite().all())
+        ]
+        if wrong:
+            raise DivergenceError(
+                f"{wrong[0]} at frame {self.frames}, update {self.updates}: training diverged. The last checkpoint, "
+                "if one was written, is from before; try a smaller model.learning_rate or model.max_grad_norm"
+            )
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing: the evaluation callback runs the episodes."""
+
+    test_step = validation_step
+    predict_step = validation_step
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Write scalars to every logger, against environment frames."""
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=self.frames)
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the file holds, in plain data."""
+        checkpoint["rql_lightning"] = {
+            "algorithm": type(self).__name__,
+            "task": self.policy.task,
+            "policy": self.policy.describe(),
+            "frames": self.frames,
+            "updates": self.updates,
+            "train_seconds": self.train_seconds,
+        }
+        self.data.on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another task or algorithm; take over the counters."""
+        fitting = self.trainer.state.fn == "fit"
+        adapt_checkpoint(checkpoint, self, f"checkpoint {self.trainer.ckpt_path}", fitting)
+        about = checkpoint["rql_lightning"]
+        self.frames, self.updates = about["frames"], about["updates"]
+        self.train_seconds = about["train_seconds"]
+        self.data.on_load_checkpoint(checkpoint)
+
+
+def _held(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    if isinstance(optimizer, VectorOptimizer):
+        return [parameter for group in optimizer.members for parameter in group]
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Denormal results become zero: Adam's moments of dead units decay into them, and they halve its speed."""
+    already = float(torch.tensor(1e-40) * 1.0) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)

@@ -1,0 +1,159 @@
+"""Where TorchRL comes in: a collector over a vector environment, and what learning may see of its frames."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv, VectorWrapper
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torchrl.collectors import Collector
+from torchrl.data.utils import numpy_to_torch_dtype_dict
+from torchrl.envs import GymWrapper
+
+from rql_lightning.data.learner import Learner
+from rql_lightning.errors import EnvironmentContractError, SpaceMismatchError
+from rql_lightning.spaces import as_elements
+
+logging.getLogger("torchrl").setLevel(logging.WARNING)
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class _Explorer(TensorDictModuleBase):
+    """A learner's ``explore`` as the policy that a collector calls."""
+
+    in_keys = ["observation"]  # noqa: RUF012 (TensorDict's own convention)
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        # Not the learner itself: as a module within this one the collector would copy and synchronise its weights.
+        self.explore, self.device, self.out_keys = learner.explore, learner.device, list(learner.explored)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        observation = tensordict["observation"].to(self.device, torch.float32)
+        for key, value in self.explore(observation).items():
+            tensordict.set(key, value.to(tensordict["observation"].device))
+        return tensordict
+
+
+class Resumed(VectorWrapper):
+    """A vector environment whose first reset goes on with stored episodes instead of starting new ones."""
+
+    def __init__(self, env: VectorEnv, state: dict[str, Any]) -> None:
+        super().__init__(env)
+        self.autoreset_mode = env.autoreset_mode
+        self._state: dict[str, Any] | None = state
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """The stored observations at first, then the wrapped environment's reset."""
+        if self._state is None:
+            return self.env.reset(**kwargs)
+        state, self._state = self._state, None
+        self.env.set_state(state)
+        return state["observation"].copy(), {}
+
+
+class Explored(VectorWrapper):
+    """A vector environment as a learner in float32 drives it: whatever it returns, actions are elements of its space.
+
+    Raises:
+        EnvironmentContractError: at the step or reset that returns a number too large for float32.
+    """
+
+    def __init__(self, env: VectorEnv) -> None:
+        super().__init__(env)
+        self.autoreset_mode = env.autoreset_mode
+        self._wide = env.single_observation_space.dtype == np.float64
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """The wrapped environment's."""
+        observation, info = self.env.reset(**kwargs)
+        self._check_observation(observation)
+        return observation, info
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step the environments with actions in their own type and within its bounds."""
+        elements = as_elements(self.single_action_space, actions)
+        observation, reward, terminated, truncated, info = self.env.step(elements)
+        self._check_observation(observation)
+        _check_size("reward", reward)
+        return observation, reward, terminated, truncated, info
+
+    def _check_observation(self, observation: np.ndarray) -> None:
+        if self._wide:
+            _check_size("observation", observation)
+
+
+def _check_size(what: str, values: np.ndarray) -> None:
+    """Refuse numbers ``[N, ...]`` that become infinite in float32."""
+    if np.abs(values).max(initial=0.0) > _LARGEST:
+        rows = np.abs(values).reshape(len(values), -1)
+        index = int(rows.max(axis=1).argmax())
+        raise EnvironmentContractError(
+            f"{what}: found {values.reshape(len(values), -1)[index, rows[index].argmax()]} in environment {index}, "
+            f"expected numbers that float32 can hold, up to {_LARGEST:.3g}"
+        )
+
+
+def make_collector(env: VectorEnv, learner: Learner, frames_per_batch: int, seed: int | None) -> Collector:
+    """A TorchRL collector over a vector environment.
+
+    Args:
+        env: In ``AutoresetMode.DISABLED``.
+        learner: Acts, on its device; environments and frames stay on the CPU.
+        frames_per_batch: Frames of one turn, over all environments.
+        seed: Seed of the first environment, each further one's is one higher; ``None`` leaves them as they are.
+
+    Raises:
+        SpaceMismatchError: for observations or actions of a number type that TorchRL does not take.
+    """
+    for what, space in (("observation", env.single_observation_space), ("action", env.single_action_space)):
+        _check_dtype(what, space)
+    wrapped = GymWrapper(Explored(env), categorical_action_encoding=True)
+    if seed is not None:
+        wrapped.set_seed(seed)
+    return Collector(
+        wrapped,
+        _Explorer(learner),
+        frames_per_batch=frames_per_batch,
+        total_frames=-1,
+        auto_register_policy_transforms=False,
+    )
+
+
+def _check_dtype(what: str, space: gym.Space[Any]) -> None:
+    known = [dtype for dtype in numpy_to_torch_dtype_dict if dtype.kind != "c"]
+    if space.dtype not in known:
+        names = ", ".join(str(dtype) for dtype in known)
+        raise SpaceMismatchError(f"{what} space: found {space} of the type {space.dtype}, expected one of {names}")
+
+
+def transitions(frames: TensorDictBase, explored: tuple[str, ...]) -> TensorDictBase:
+    """What learning may see of a turn ``[N, T]``: transitions with the reward that the environment was made for.
+
+    Numbers are float32, as networks take them, whatever the environment's observations are. Of the acting there is what
+    ``explored`` names.
+
+    No basic reward, unless it *is* that reward: infos are not read at all.
+    """
+    following = frames["next"]
+    return TensorDict(
+        {
+            "observation": frames["observation"].float(),
+            **{key: frames[key] for key in explored},
+            "next": TensorDict(
+                {
+                    "observation": following["observation"].float(),
+                    "reward": following["reward"].squeeze(-1).float(),
+                    "terminated": following["terminated"].squeeze(-1),
+                },
+                batch_size=frames.batch_size,
+            ),
+        },
+        batch_size=frames.batch_size,
+    )

@@ -1,0 +1,172 @@
+"""The task of a run: environment, wish, rewards, spaces, seeds and budget; all that an evaluation needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytorch_lightning as pl
+from gymnasium.vector import VectorEnv
+
+from rql_lightning.envs.customization import RewardName
+from rql_lightning.envs.registration import make_vector_env, no_wish
+from rql_lightning.errors import CheckpointError, require
+
+EVALUATION_SEEDS = 1_000_000
+"""Seeds from here on are for evaluation; those of training environments stay below."""
+
+STATE = "rql_lightning_data"
+"""Where a checkpoint keeps the state of the data module, whatever its class is called."""
+
+_FORMER_STATE = "ReplayDataModule"  # where checkpoints of earlier versions keep it
+
+
+def training_seed(run_seed: int, num_envs: int, rank: int, frames: int) -> int:
+    """Seed of a rank's first training environment; each further environment's is one higher.
+
+    Args:
+        run_seed: Seed of the run, the same on every rank.
+        num_envs: Environments of each rank.
+        rank: Rank of this process.
+        frames: Frames that the run has collected before these environments start.
+    """
+    return (run_seed * 10_007 + rank * num_envs + frames * 7_919) % (EVALUATION_SEEDS - num_envs)
+
+
+def require_counts(**counts: int) -> None:
+    """Refuse settings that are not integers of at least 1.
+
+    Raises:
+        ConfigurationError: naming the first of them.
+    """
+    for name, value in counts.items():
+        require(isinstance(value, int) and value >= 1, f"data.{name}", value, "an integer >= 1")
+
+
+class TaskDataModule(pl.LightningDataModule):
+    """The task alone: enough to evaluate a policy; data modules that provide training batches build on it.
+
+    Args:
+        env: Gymnasium id, such as rql_lightning/CartPole-v0; module:id imports the module first.
+        reward: The reward to learn from: 'basic', 'add_on' or 'total' (omega times basic, plus add-on).
+        omega: Weight of the basic reward in the total reward.
+        add_on_reward: Import path of a function (observation, action, next_observation, info) -> float, the wish for an
+            environment that brings none of its own.
+        env_kwargs: Further arguments of the environment.
+        reference: Also run the last evaluation on the reference environments of a task that has a compiled form (such
+            as highway-env itself), on the same seeds.
+        total_frames: The budget in environment frames, over all ranks.
+
+    Attributes:
+        observation_space, action_space: Of one environment; known after :meth:`setup`.
+        customization: The task's add-on reward and metric; known after :meth:`setup`.
+        frames: Environment frames collected so far, over all ranks.
+    """
+
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+
+    def __init__(
+        self,
+        env: str = "rql_lightning/CartPole-v0",
+        reward: RewardName = "add_on",
+        omega: float = 1.0,
+        add_on_reward: str | None = None,
+        env_kwargs: dict[str, Any] | None = None,
+        reference: bool = False,
+        total_frames: int = 100_000,
+    ) -> None:
+        super().__init__()
+        require_counts(total_frames=total_frames)
+        require(bool(np.isfinite(omega)), "data.omega", omega, "a finite number")
+        self.env, self.reward, self.omega, self.add_on_reward = env, reward, omega, add_on_reward
+        self.env_kwargs, self.reference, self.total_frames = dict(env_kwargs or {}), reference, total_frames
+        self.frames = 0
+
+    @property
+    def algorithm(self) -> Any:
+        """The LightningModule of the running trainer."""
+        return self.trainer.lightning_module  # type: ignore[union-attr]
+
+    @property
+    def fitting(self) -> bool:
+        """Whether a trainer is running ``fit``."""
+        return self.trainer is not None and self.trainer.state.fn == "fit"
+
+    def make_env(self, num_envs: int, reference: bool = False) -> VectorEnv:
+        """A vector environment of the task, with this module's reward.
+
+        Args:
+            num_envs: Number of environments.
+            reference: Whether they are the reference environments of a task that has a compiled form.
+        """
+        task = (self.env, num_envs, self.reward, self.omega, self.add_on_reward, self.env_kwargs)
+        return make_vector_env(*task, reference=reference)
+
+    def setup(self, stage: str) -> None:
+        """Learn the environment's spaces, so that an unknown id fails before anything is allocated."""
+        if self.reference:
+            self.make_env(1, reference=True).close()
+        env = self.make_env(1)
+        try:
+            self.observation_space = env.single_observation_space
+            self.action_space = env.single_action_space
+            self.customization = env.customization
+        finally:
+            env.close()
+        has_wish = self.customization.add_on_reward is not no_wish
+        expected = f"the import path of a function: without a wish {self.env} has no reward {self.reward!r}"
+        require(has_wish or self.reward == "basic", "data.add_on_reward", self.add_on_reward, expected)
+        self.frames = 0
+
+    def example_observations(self) -> Any:
+        """Observations that the environment really gives, ``[2, *observation_shape]``."""
+        env = self.make_env(2)
+        try:
+            return env.reset(seed=0)[0]
+        finally:
+            env.close()
+
+    def val_dataloader(self) -> range:
+        """One empty batch, for ``validate``: the evaluation callback runs the episodes. None during ``fit``."""
+        return range(0 if self.fitting else 1)
+
+    def test_dataloader(self) -> range:
+        """See :meth:`val_dataloader`."""
+        return range(1)
+
+    predict_dataloader = test_dataloader
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The checkpoint's share of the state."""
+        return {"frames": self.frames}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self.frames = state_dict["frames"]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Move the state that Lightning stored under the name of the class to a name that subclasses share."""
+        checkpoint[STATE] = checkpoint.pop(type(self).__qualname__, {})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Move the state back to where Lightning looks for it, under the name of the class.
+
+        Called by the LightningModule's hook of the same name, which runs before Lightning restores the data module.
+
+        Raises:
+            CheckpointError: if ``fit`` has no state to go on from.
+        """
+        path = "" if self.trainer is None else f"checkpoint {self.trainer.ckpt_path}: "
+        names = (STATE, type(self).__qualname__, _FORMER_STATE)
+        state = next((checkpoint[name] for name in names if name in checkpoint), None)
+        if state is None and not self.fitting:  # a policy is enough to look at
+            return
+        if state is None:
+            raise CheckpointError(f"{path}found no entry {STATE!r}, expected what the data goes on from")
+        if not isinstance(state, dict) or not isinstance(state.get("frames"), int):
+            raise CheckpointError(f"{path}found an entry {STATE!r} without a count of frames, expected one")
+        checkpoint[type(self).__qualname__] = state
