@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +13,30 @@ from PIL import Image, ImageDraw
 
 from rql_lightning.errors import EnvironmentContractError, RqlError
 from rql_lightning.policies import Decider
+from rql_lightning.spaces import as_elements
 
 BAND = 24  # pixels above the picture, for the policy's name
+MOST_STEPS = 2_000
 WIDE = 2  # times as wide as high: such pictures stand above each other
 
 
-def check_renders(env: str, env_kwargs: dict[str, Any] | None = None) -> None:
-    """Render one picture, so that an environment that cannot be filmed is refused before it is trained on.
+def check_renders(env_id: str, env_kwargs: dict[str, Any] | None = None) -> None:
+    """Render one picture, so that an environment that cannot be filmed is refused before anything is trained on it.
 
     Args:
-        env: Gymnasium id.
+        env_id: Gymnasium id.
         env_kwargs: Further arguments of the environment.
 
     Raises:
-        EnvironmentContractError: if it renders no ``rgb_array``.
+        EnvironmentContractError: if the environment does not render ``rgb_array`` pictures, whatever it raises.
     """
+    environment = _make(env_id, env_kwargs)
     try:
-        environment = gym.make(env, render_mode="rgb_array", **(env_kwargs or {}))
-        try:
+        with _one_line(env_id):
             environment.reset(seed=0)
-            _Frames(environment)._capture_frame()
-        finally:
-            environment.close()
-    except RqlError:
-        raise
-    except Exception as error:  # whatever a user's environment raises
-        raise EnvironmentContractError(
-            f"video.episodes: found {env}, which does not render ({type(error).__name__}: {error}), expected rgb_array "
-            "pictures; set it to 0"
-        ) from error
+        _Frames(environment, env_id)._capture_frame()
+    finally:
+        environment.close()
 
 
 def record_frames(
@@ -51,8 +47,8 @@ def record_frames(
     Args:
         policy: What decides.
         env: Gymnasium id whose environment renders ``rgb_array``.
-        seed: Of the episode.
-        steps: At the most; ``None`` for all of it.
+        seed: Seed of the episode.
+        steps: Largest number of steps; ``None`` for 2,000, as all pictures are held in memory.
         env_kwargs: Further arguments of the environment.
 
     Returns:
@@ -62,23 +58,51 @@ def record_frames(
     Raises:
         EnvironmentContractError: if the environment renders no pictures.
     """
-    environment = gym.make(env, render_mode="rgb_array", **(env_kwargs or {}))
-    frames = _Frames(environment)
+    environment = _make(env, env_kwargs)
+    frames = _Frames(environment, env)
     if hasattr(environment.unwrapped, "set_record_video_wrapper"):
         environment.unwrapped.set_record_video_wrapper(frames)
     try:
         observation, _ = environment.reset(seed=seed)
         frames._capture_frame()
-        done = False
-        while not done and (steps is None or steps > 0):
+        for _ in range(MOST_STEPS if steps is None else steps):
             state = environment.get_wrapper_attr("get_state")() if policy.needs_state else None
             action = policy.decide(np.asarray(observation)[np.newaxis], state).action[0]
-            observation, _, terminated, truncated, _ = environment.step(action)
+            observation, _, terminated, truncated, _ = environment.step(_element(environment.action_space, action))
             frames._capture_frame()
-            done, steps = terminated or truncated, None if steps is None else steps - 1
+            if terminated or truncated:
+                break
         return frames.pictures, float(environment.unwrapped.metadata.get("render_fps", 30))
     finally:
         environment.close()
+
+
+def _make(env: str, env_kwargs: dict[str, Any] | None) -> gym.Env[Any, Any]:
+    with _one_line(env):
+        return gym.make(env, render_mode="rgb_array", **(env_kwargs or {}))
+
+
+def _element(space: gym.Space[Any], action: Any) -> Any:
+    """An action as an element of its space; integers as scalars, which some environments look up in dictionaries."""
+    element = as_elements(space, action)
+    return element[()] if isinstance(space, gym.spaces.Discrete) else element
+
+
+@contextmanager
+def _one_line(env: str) -> Iterator[None]:
+    """Whatever a user's environment raises as an error that names the environment."""
+    try:
+        yield
+    except RqlError:
+        raise
+    except Exception as error:
+        (reason, *_) = str(error).splitlines() or [""]
+        raise _not_filmed(env, f"{type(error).__name__}: {reason}") from error
+
+
+def _not_filmed(env: str, found: str) -> EnvironmentContractError:
+    message = f"video.episodes: {env} renders no pictures: found {found}, expected an rgb_array [height, width, 3]"
+    return EnvironmentContractError(f"{message}; set video.episodes to 0")
 
 
 class _Frames:
@@ -86,17 +110,17 @@ class _Frames:
 
     frames_per_sec: float
 
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
-        self.env, self.pictures = env, list[np.ndarray]()
+    def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
+        self.env, self.name, self.pictures = env, name, list[np.ndarray]()
 
     def _capture_frame(self) -> None:
-        picture = self.env.render()
+        with _one_line(self.name):
+            picture = self.env.render()
         if not isinstance(picture, np.ndarray):
-            raise EnvironmentContractError(
-                f"video.episodes: found an environment that renders {type(picture).__name__}, expected rgb_array "
-                "pictures; set it to 0"
-            )
-        self.pictures.append(picture)
+            raise _not_filmed(self.name, f"a {type(picture).__name__}")
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            raise _not_filmed(self.name, f"an array of shape {picture.shape} and type {picture.dtype}")
+        self.pictures.append(picture.copy())  # some environments draw into the same array again
 
 
 def side_by_side(recordings: Mapping[str, list[np.ndarray]], every: int = 1, scale: float = 0.5) -> list[Image.Image]:
