@@ -49,10 +49,9 @@ class TrainingMonitor(pl.Callback):
             "updates_per_second": (pl_module.updates - self._updates) / seconds,
             "seconds": pl_module.train_seconds,
         }
-        if hasattr(data, "pop_finished_episodes"):
-            returns, lengths = data.pop_finished_episodes()
-            if len(returns) > 0:
-                metrics |= {"episode_return": float(returns.mean()), "episode_length": float(lengths.mean())}
+        returns, lengths = data.pop_finished_episodes()
+        if len(returns) > 0:
+            metrics |= {"episode_return": float(returns.mean()), "episode_length": float(lengths.mean())}
         pl_module.log_metrics({f"train/{name}": value for name, value in metrics.items()})
         for logger in trainer.loggers:
             logger.save()

@@ -66,12 +66,17 @@ def writing(path: Path) -> Iterator[None]:
         path: What is written, for errors that do not say.
 
     Raises:
-        OutputError: in place of an OSError.
+        OutputError: in place of an OSError, or for a name that the file system cannot write.
     """
     try:
         yield
     except OutputError:
         raise
+    except UnicodeEncodeError as error:
+        expected = f"one that the file system's encoding, {error.encoding}, can write"
+        raise OutputError(
+            f"{path}: found a name with {error.object[error.start : error.end]!r}, expected {expected}"
+        ) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from rql_lightning.algorithms import ResidualSoftQLearning, SoftQLearning
-from rql_lightning.callbacks import EvaluationCallback, FrameCheckpoint
+from rql_lightning.callbacks import EvaluationCallback, FrameCheckpoint, VideoCallback
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.errors import ConfigurationError
 from rql_lightning.priors import CheckpointPrior
@@ -54,8 +54,12 @@ REFUSED_NUMBERS = {
     "evaluation.every_n_frames": "0 -1 1e6",
     "evaluation.episodes_during_fit": "0 -1 1.5",
     "evaluation.max_envs": "0 -1",
+    "evaluation.max_episode_steps": "0 -1 1e6",
     "evaluation.seed": "999_999 0",
     "checkpoint.every_n_frames": "0 -1 1e6",
+    "video.episodes": "-1 1.5",
+    "video.max_steps": "0 1.5",
+    "video.scale": "0 5",
     "threads": "0",
     "seed_everything": "-1",
 }
@@ -65,6 +69,7 @@ OWNERS: dict[str, Callable[..., Any]] = {
     "data": ReplayDataModule,
     "evaluation": EvaluationCallback,
     "checkpoint": FrameCheckpoint,
+    "video": VideoCallback,
 }
 OTHERS = [(key, value) for key, values in REFUSED_NUMBERS.items() for value in values.split()[1:]]
 
@@ -212,6 +217,31 @@ def test_nothing_to_look_at(refused, command):
 )
 def test_trainer_flags_that_do_not_apply(refused, flag):
     assert flag.partition("=")[0] in refused("fit", f"--trainer.{flag}")
+
+
+@pytest.mark.parametrize(
+    ("flag", "found"),
+    [
+        ("barebones=true", "trainer.barebones: found True, expected false"),
+        ("limit_train_batches=-3", "trainer: You have passed invalid value -3"),
+        ("devices=0", "trainer: "),
+        ("strategy=nonsense", "trainer: You selected an invalid strategy name"),
+    ],
+)
+def test_trainer_flags_that_the_trainer_refuses(refused, flag, found):
+    assert f"error: {found}" in refused("fit", f"--trainer.{flag}")
+
+
+def test_a_root_that_cannot_be_written(refused, tmp_path):
+    (tmp_path / "file").touch()
+    message = refused("fit", f"--trainer.default_root_dir={tmp_path / 'file'}")
+    assert f"error: {tmp_path / 'file'}" in message and "found 'Not a directory'" in message
+
+
+def test_a_logger_that_cannot_write(refused, tmp_path):
+    (tmp_path / "file").touch()
+    logger = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path / 'file'}"]
+    assert str(tmp_path / "file") in refused("fit", *logger)
 
 
 def test_an_accelerator_that_is_not_there(refused):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import locale
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +22,7 @@ from rql_lightning.callbacks import FrameProgressBar
 from rql_lightning.checkpoints import read_checkpoint
 from rql_lightning.train import main
 
+CONFIG = Path(__file__).parents[2] / "configs/cartpole/residual_soft_q.yaml"
 METRICS = {
     "episodes",
     "success_rate",
@@ -120,6 +126,41 @@ def test_without_logger_every_run_still_has_a_folder(run):
     for version in (0, 1):
         run("fit", "--trainer.logger=false")
         assert run.metrics(version)["frames"] == 1024 and run.checkpoint(version).is_file()
+
+
+def test_without_a_root_the_current_folder_is_it(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("fit", "--trainer.default_root_dir=null", "--data.total_frames=256")
+    assert (tmp_path / "cartpole/residual_soft_q/version_0/metrics.json").is_file()
+
+
+LATIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_config_files_are_utf_8_whatever_the_locale(run, tmp_path):
+    """Read by one process, printed, and read again by another."""
+    config = tmp_path / "ω′.yaml"
+    text = CONFIG.read_text(encoding="utf-8").replace("rql_lightning/CartPole-v0", "Größe/Δ-v0")
+    config.write_text(f"# ω′ = α̂\n{text}", encoding="utf-8")
+    command = [sys.executable, "-m", "rql_lightning.train"]
+    arguments = ["--config", os.fsencode(config), "--print_config"]
+    printed = subprocess.run([*command, "fit", *arguments], env={**os.environ, **LATIN}, capture_output=True)
+    assert printed.returncode == 0, printed.stderr
+    assert yaml.safe_load(printed.stdout.decode("utf-8"))["data"]["env"] == "Größe/Δ-v0"
+    config.write_bytes(printed.stdout)
+    command += ["fit", "--config", os.fsencode(config)]
+    again = subprocess.run(command, env={**os.environ, **LATIN}, capture_output=True, cwd=tmp_path)
+    assert again.returncode == 2 and b"Traceback" not in again.stderr
+    assert again.stderr.startswith(b"error: runs/delta/residual_soft_q: found a name with 'delta'")
+
+
+def test_the_config_of_a_run_is_utf_8(run, monkeypatch):
+    monkeypatch.setattr(locale, "getpreferredencoding", lambda *_: "ANSI_X3.4-1968")
+    run("fit", "--data.total_frames=256", "--run_name=größe")
+    path = run.folder(what="größe") / "config.yaml"
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["run_name"] == "größe"
+    run("fit", "--data.total_frames=256", config=str(path))
+    assert (run.folder(1, "größe") / "metrics.json").is_file()
 
 
 def test_without_checkpoints(run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ from rql_lightning.train import main
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/cartpole/residual_soft_q.yaml")
+
+
+def refused_by(command: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command says when it ends with exit code 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        command()
+    assert stop.value.code == 2
+    return capsys.readouterr().err
 
 
 @pytest.fixture
@@ -40,11 +50,10 @@ def test_demo_ends_with_the_table_and_the_pictures_it_names(small, tmp_path, mon
             assert image.width > 300 and (not name.endswith("gif") or image.n_frames > 100)
 
 
-def test_demo_outside_the_project_says_so(tmp_path, monkeypatch):
+def test_demo_outside_the_project_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["demo"])
-    with pytest.raises(SystemExit, match=r"found no file configs/cartpole/residual_soft_q\.yaml"):
-        demo.main()
+    assert "error: --config: found no file configs/cartpole/residual_soft_q.yaml" in refused_by(demo.main, capsys)
 
 
 def test_sweep_runs_every_setting_once(small, tmp_path, monkeypatch, capsys):
@@ -69,16 +78,13 @@ def test_sweep_runs_every_setting_once(small, tmp_path, monkeypatch, capsys):
     sweep.main()
     assert capsys.readouterr().out == first and len(asked) == 2
     monkeypatch.setattr(sys, "argv", ["sweep", *arguments, "--model.gamma=0.9"])
-    with pytest.raises(SystemExit, match=r"settings\.json: found a run of other settings"):
-        sweep.main()
+    assert "settings.json: found a run of other settings" in refused_by(sweep.main, capsys)
     assert len(asked) == 2
 
 
-def test_sweep_shows_the_command_that_failed_and_its_message(tmp_path, monkeypatch):
+def test_sweep_shows_the_command_that_failed_and_its_message(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sweep", "--config", CONFIG, "--root", str(tmp_path), "--model.gamma=7"])
-    with pytest.raises(SystemExit) as stop:
-        sweep.main()
-    message = str(stop.value)
+    message = refused_by(sweep.main, capsys)
     assert message.startswith("error: ") and "--model.gamma=7" in message and "model.gamma: found 7" in message
 
 
@@ -96,10 +102,20 @@ def test_an_exported_policy_is_the_policy(among_finished_runs, tmp_path, monkeyp
     assert run.metrics()["basic_return_mean"] > 0
 
 
-def test_export_of_something_else(tmp_path, monkeypatch):
+def test_sweep_of_a_config_that_is_not_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sweep", "--config", str(tmp_path / "missing.yaml"), "--root", str(tmp_path)])
+    assert "missing.yaml" in refused_by(sweep.main, capsys)
+
+
+def test_export_to_where_nothing_can_be_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["export", "pretrained:cartpole-rl", str(tmp_path / "file" / "policy.ckpt")])
+    assert "policy.ckpt: found 'File exists', expected a file" in refused_by(export.main, capsys)
+
+
+def test_export_of_something_else(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["export", str(tmp_path / "missing.ckpt"), str(tmp_path / "target.ckpt")])
-    with pytest.raises(SystemExit, match=r"error: .*missing\.ckpt"):
-        export.main()
+    assert "missing.ckpt" in refused_by(export.main, capsys)
     assert not Path(tmp_path / "target.ckpt").exists()
 
 

@@ -65,7 +65,7 @@ def test_whatever_ends_the_training_the_result_is_saved_before_it_is_evaluated(r
 def test_an_environment_that_cannot_be_filmed_is_refused_before_it_is_trained_on(refused, run):
     flags = ["--data.env=odd_tasks:odd/Unrenderable-v0", "--video.episodes=1", "--trainer.max_steps=20"]
     message = refused("fit", *flags, config=PLAIN)
-    assert "video.episodes: found odd_tasks:odd/Unrenderable-v0" in message and "set it to 0" in message
+    assert "error: video.episodes: odd_tasks:odd/Unrenderable-v0" in message and "set video.episodes to 0" in message
     assert not list(run.root.rglob("*.ckpt")) and not list(run.root.rglob("metrics.json"))
 
 

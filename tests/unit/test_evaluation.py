@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from rql_lightning.envs import Customization, Metric, make_vector_env
+from rql_lightning.errors import EnvironmentContractError
 from rql_lightning.evaluation import COLUMNS, Episodes, run_episodes
 from rql_lightning.loading import load_policy
-from rql_lightning.policies import Policy, SoftQPolicy
+from rql_lightning.policies import Decision, Policy, SoftQPolicy
 from rql_lightning.priors import FunctionPrior
 
 CARTPOLE = "rql_lightning/CartPole-v0"
@@ -171,3 +172,87 @@ def test_summary_of_a_table_by_hand():
             "kl_to_prior": 0.06,
         }
     )
+
+
+class ReportsAtTheEnd(gym.Env[Any, Any]):
+    """Episodes of 1 to 5 steps; even seeds tell success when they end, in between nobody says anything."""
+
+    observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.left, self.tells = 1 + (seed or 0) % 5, (seed or 0) % 2 == 0
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        info = {"is_success": True} if self.tells and self.left == 0 else {}
+        return np.zeros(4, np.float32), 1.0, self.left == 0, False, info
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 3, 11])
+def test_success_is_what_each_episode_told(policy, movement, register, num_envs):
+    """A vector environment fills up with False what some of its environments do not say."""
+    gym.register("tests/ReportsAtTheEnd-v0", ReportsAtTheEnd)
+    try:
+        env = make_vector_env(register("tests/ReportsAtTheEnd-v0", movement), num_envs, "basic")
+        episodes = run_episodes(policy, env, SEEDS)
+    finally:
+        gym.registry.pop("tests/ReportsAtTheEnd-v0")
+    expected = [1.0 if seed % 2 == 0 else np.nan for seed in SEEDS]
+    np.testing.assert_array_equal(episodes.table[:, COLUMNS.index("success")], expected)
+    assert episodes.summary(None)["success_rate"] == 1.0
+
+
+class Endless(ReportsAtTheEnd):
+    """Odd seeds never end."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, *rest = super().step(action)
+        return observation, reward, terminated and self.tells, *rest
+
+
+def test_an_episode_that_does_not_end(policy, movement, register):
+    gym.register("tests/Endless-v0", Endless)
+    try:
+        env = make_vector_env(register("tests/Endless-v0", movement), 3, "basic")
+        with pytest.raises(EnvironmentContractError, match=r"my/Task, seed 1000003: .* not ended after 50 steps"):
+            run_episodes(policy, env, [1_000_000, 1_000_002, 1_000_004, 1_000_003], max_steps=50, name="my/Task")
+        assert len(run_episodes(policy, env, [1_000_004], max_steps=5).table) == 1
+    finally:
+        gym.registry.pop("tests/Endless-v0")
+
+
+class Planner:
+    """Anything that can decide: pushes the pole's way, from the environments' states."""
+
+    needs_state = True
+
+    def decide(self, observation: Any, state: Any = None) -> Decision:
+        return Decision((np.stack(state["state"])[:, 2] > 0).astype(np.int64))
+
+
+@pytest.mark.parametrize("num_envs", [1, 4])
+def test_whatever_can_decide_is_evaluated(num_envs):
+    episodes = run_episodes(Planner(), make_vector_env(CARTPOLE, num_envs, "add_on"), SEEDS[:4])
+    for seed, length in episodes.table[:, :2]:
+        env = gym.make(CARTPOLE)
+        observation, _ = env.reset(seed=int(seed))
+        done, steps = False, 0
+        while not done:
+            observation, _, terminated, truncated, _ = env.step(int(observation[2] > 0))
+            done, steps = terminated or truncated, steps + 1
+        assert steps == length
+    assert episodes.summary(None)["kl_to_prior"] is None
+
+
+def test_the_divergence_of_laws_without_common_actions_is_infinite(policy):
+    class Apart:
+        needs_state = False
+
+        def decide(self, observation: Any, state: Any = None) -> Decision:
+            return Decision(policy.act(observation), np.full(len(observation), np.inf))
+
+    summary = run_episodes(Apart(), make_vector_env(CARTPOLE, 2, "add_on"), SEEDS[:2]).summary(None)
+    assert summary["kl_to_prior"] == np.inf

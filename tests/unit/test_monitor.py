@@ -26,7 +26,7 @@ def test_rates_are_over_what_happened_since_the_last_log(monkeypatch):
 
     callback = TrainingMonitor()
     callback.on_train_epoch_start(trainer, model)
-    for batch, (frames, updates, seconds) in enumerate([(1200, 50, 102.0), (1300, 60, 103.0)] + [(2200, 150, 112.0)]):
+    for batch, (frames, updates, seconds) in enumerate([(1200, 50, 102.0), (1300, 60, 103.0), (2200, 150, 112.0)]):
         data.frames, model.updates, now.seconds = frames, updates, seconds
         callback.on_train_batch_end(trainer, model, None, None, (0, 7, 10)[batch])
     first, second = logged  # batch 7 is not logged

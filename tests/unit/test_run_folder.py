@@ -90,8 +90,8 @@ def test_names(env, what, names):
 
 def train(logger: Any, root: Path) -> pl.Trainer:
     """A run in Python, of seconds."""
-    data = ReplayDataModule("CartPole-v1", "basic", num_envs=4, total_frames=64, frames_per_batch=32, warm_up_frames=0)
-    data.updates_per_batch = 1
+    sizes = {"num_envs": 4, "total_frames": 64, "frames_per_batch": 32, "warm_up_frames": 0, "updates_per_batch": 1}
+    data = ReplayDataModule(env="CartPole-v1", reward="basic", **sizes)
     callbacks = [EvaluationCallback(episodes=1, episodes_during_fit=1, figures=False), FrameCheckpoint()]
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "plugins": [AtomicCheckpointIO()]}
     trainer = pl.Trainer(
