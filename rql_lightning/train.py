@@ -71,6 +71,16 @@ class _SaveConfig(SaveConfigCallback):
 class CommandLine(LightningCLI):
     """LightningCLI with this project's data, callbacks, run folders and error messages."""
 
+    def __init__(self, args: ArgsType, **settings: Any) -> None:
+        words = sys.argv[1:] if args is None else args
+        self._first_word = words[0] if isinstance(words, list) and words else None
+        super().__init__(args=args, **settings)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static, and called on self
+        """The subcommand that is asked for alone, as a parser takes a second to build; all where none is named."""
+        known = super().subcommands()
+        return {name: known[name] for name in known if self._first_word not in known or name == self._first_word}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Arguments beside trainer, model and data."""
         parser.add_lightning_class_args(EvaluationCallback, "evaluation")

@@ -167,9 +167,7 @@ class Shaken:
         return self.shake(x, np.log(x))
 
 
-@pytest.fixture(
-    params=[(1, True), (1, False), (4, True), (4, False)], ids=lambda p: f"{p[0]}-{'value' if p[1] else 'call'}"
-)
+@pytest.fixture(params=[(1, True), (4, False)], ids=["1 by value", "4 by call"])
 def another_processor(request, monkeypatch):
     monkeypatch.setattr(tabular, "np", Shaken(*request.param))
     monkeypatch.setattr(tabular, "MAX_ITERATIONS", 20_000)
@@ -250,10 +248,8 @@ def test_greedy_customization_that_oscillates_ever_less_is_accepted(log_odds, to
 @pytest.mark.parametrize("log_odds", [6.52, 7.0, 20.0])
 def test_greedy_customization_that_goes_on_oscillating_is_refused(monkeypatch, log_odds):
     """Slopes −1.002, −1.1 and −4: no iteration of Eq. 16 stays at the fixed point, which exists."""
-    monkeypatch.setattr(tabular, "MAX_ITERATIONS", 10_000)
+    monkeypatch.setattr(tabular, "MAX_ITERATIONS", 2_000)
     mdp, value = see_saw(log_odds)
     assert abs(extended_greedy_value(mdp, np.array([value, 0.0]))[0] - value) < 1e-12
-    with pytest.raises(
-        ConfigurationError, match=r"^gamma: found 0\.9, at which the last of 10000 backups .* kl_weight"
-    ):
+    with pytest.raises(ConfigurationError, match=r"^gamma: found 0\.9, at which the last of 2000 backups .* kl_weight"):
         mdp.solve("greedy")
