@@ -156,7 +156,7 @@ def observation_scale(space: gym.Space[Any]) -> tuple[Tensor, Tensor]:
 
 
 def _has_bounds(low: np.ndarray[Any, Any], high: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    largest = np.maximum(np.abs(low), np.abs(high))
+    largest = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
     return (largest < 1e30) & (low < high)  # some spaces have the largest float32 where they have no bound
 
 

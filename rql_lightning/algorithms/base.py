@@ -92,7 +92,7 @@ class Algorithm(Lifecycle):
     def minibatches(self, batch: TensorDictBase) -> Minibatch:
         """Sampled transitions ``[K, B]`` as what the networks take, with the reward to be earned."""
         policy: Any = self.policy
-        following, encode = batch["next"], lambda observation: policy.encoder(observation.flatten(start_dim=2))
+        following, encode = batch["next"], lambda observation: policy.encoder(policy.flatten(observation))
         minibatch = Minibatch(
             encode(batch["observation"]),
             batch["action"],

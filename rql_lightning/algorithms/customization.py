@@ -61,7 +61,7 @@ class CustomizesPrior(Algorithm):
             frames["prior_parameters"] = parameters
         following = parameters.roll(-1, dims=1)
         asked_anew = torch.ones(frames.batch_size, dtype=torch.bool)
-        asked_anew[:, :-1] = (successor[:, :-1] != observation[:, 1:]).flatten(start_dim=2).any(dim=-1)
+        asked_anew[:, :-1] = self.policy.flatten(successor[:, :-1] != observation[:, 1:]).any(dim=-1)
         following[asked_anew] = self.prior_parameters(successor[asked_anew])
         frames["next", "prior_parameters"] = following
         return frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -148,4 +149,6 @@ class Policy(nn.Module):
 
     def flatten(self, observation: Tensor) -> Tensor:
         """``[..., *observation_shape]`` → ``[..., D]``."""
-        return observation.flatten(start_dim=observation.dim() - len(self.observation_space.shape or ()))
+        shape = self.observation_space.shape or ()
+        batch = observation.shape[: observation.dim() - len(shape)]
+        return observation.reshape(*batch, math.prod(shape))
