@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NoReturn, get_args
 
 import gymnasium as gym
@@ -42,7 +43,7 @@ class Bookkeeping:
         self, customization: Customization, reward: str, omega: float, env: gym.Env[Any, Any] | VectorEnv
     ) -> None:
         require(reward in get_args(RewardName), "reward", reward, "one of 'basic', 'add_on', 'total'")
-        require(bool(abs(omega) <= LARGEST), "omega", omega, "a finite number")
+        require(isinstance(omega, Real) and bool(abs(omega) <= LARGEST), "omega", omega, "a finite number")
         for name, function in customization.functions().items():
             _check_signature(name, function)
         self.customization, self.reward, self.omega = customization, reward, omega

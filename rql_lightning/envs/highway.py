@@ -16,7 +16,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from rql_lightning.envs.customization import Customization, Metric
-from rql_lightning.envs.reference import check_timing, episode_steps, make_highway_env, plain
+from rql_lightning.envs.reference import configured, episode_steps, make_highway_env
 from rql_lightning.envs.registration import Task
 
 LANE_WIDTH = 4.0  # metres
@@ -53,9 +53,9 @@ def highway_config(
         config: Any other key of highway-env.
 
     Raises:
-        ConfigurationError: for a frequency or duration that makes no sense, by name.
+        ConfigurationError: for a section that is no mapping, and a frequency or duration that makes no sense, by name.
     """
-    merged = {
+    settings = {
         "lanes_count": lanes_count,
         "vehicles_count": vehicles_count,
         "duration": duration,
@@ -67,11 +67,8 @@ def highway_config(
         "collision_reward": collision_reward,
         "right_lane_reward": right_lane_reward,
         "reward_speed_range": reward_speed_range,
-        **(config or {}),
     }
-    merged = plain(merged)
-    check_timing(merged)
-    return merged
+    return configured(settings, config)
 
 
 def basic_reward(

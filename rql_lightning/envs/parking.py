@@ -15,7 +15,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from rql_lightning.envs.customization import Customization, Metric
-from rql_lightning.envs.reference import check_timing, episode_steps, make_highway_env, plain
+from rql_lightning.envs.reference import configured, episode_steps, make_highway_env
 from rql_lightning.envs.registration import Task
 
 LINE_LENGTH, LINE_WIDTH, LINE_OFFSET = 8.0, 0.1, 2.0  # metres
@@ -46,9 +46,9 @@ def parking_config(
         config: Any other key of highway-env.
 
     Raises:
-        ConfigurationError: for a frequency or duration that makes no sense, by name.
+        ConfigurationError: for a section that is no mapping, and a frequency or duration that makes no sense, by name.
     """
-    merged = {
+    settings = {
         "duration": duration,
         "policy_frequency": policy_frequency,
         "simulation_frequency": simulation_frequency,
@@ -56,11 +56,8 @@ def parking_config(
         "success_goal_reward": success_goal_reward,
         "add_walls": add_walls,
         "vehicles_count": vehicles_count,
-        **(config or {}),
     }
-    merged = plain(merged)
-    check_timing(merged)
-    return merged
+    return configured(settings, config)
 
 
 def add_on_reward(observation: Any, action: Any, next_observation: Any, info: dict[str, Any], line: float) -> Any:

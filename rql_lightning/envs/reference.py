@@ -45,6 +45,21 @@ def check_timing(config: Mapping[str, Any]) -> None:
     require(is_number(duration) and duration > 0, "duration", duration, "a finite number > 0")
 
 
+def configured(settings: Mapping[str, Any], config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A task's settings and other keys of highway-env as one configuration in plain Python.
+
+    Raises:
+        ConfigurationError: for a section that is no mapping, and a frequency or duration that makes no sense, by name.
+    """
+    require(config is None or isinstance(config, Mapping), "config", config, "a mapping of highway-env's keys")
+    merged = plain({**settings, **(config or {})})
+    for section in SECTIONS:
+        given = merged.get(section, {})
+        require(isinstance(given, dict), section, given, "a mapping of its keys")
+    check_timing(merged)
+    return merged
+
+
 def episode_steps(config: Mapping[str, Any]) -> int:
     """Policy steps of ``duration`` seconds (highway-env's sum of fractions of a second may make one more)."""
     return math.ceil(config["duration"] * config["policy_frequency"])

@@ -105,6 +105,9 @@ WRONG_TYPES = [
     (HIGHWAY, {"reward_speed_range": 5}, "reward_speed_range"),
     (HIGHWAY, {"vehicles_density": "dense"}, "vehicles_density"),
     (HIGHWAY, {"config": {"observation": 3}}, "observation"),
+    (PARKING, {"config": {"action": None}}, "action"),
+    (HIGHWAY, {"config": ["observation"]}, "config"),
+    (HIGHWAY, {"omega": "much"}, "omega"),
     (HIGHWAY, {"config": {"action": {"target_speeds": 3}}}, "action.target_speeds"),
     (PARKING, {"reward_weights": "heavy"}, "reward_weights"),
     (PARKING, {"reward_weights": [1, 1, 1, 1, 1, np.inf]}, "reward_weights"),
@@ -116,6 +119,9 @@ WRONG_TYPES = [
 def test_values_of_the_wrong_type_are_refused_by_name(id, settings, key):
     with pytest.raises(RqlError, match=rf"^{key}: found .*, expected "):
         gym.make_vec(id, num_envs=1, **settings)
+    if key in ("observation", "action", "config", "omega"):
+        with pytest.raises(RqlError, match=rf"^{key}: found .*, expected "):
+            gym.make(id, **settings)
 
 
 def test_a_base_that_nobody_registered_is_refused_at_once(register):
