@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,20 @@ def test_actor_critics_share_weights_too(parking):
     launch(parking, *settings, "--trainer.callbacks+=rank_weights.WriteWeights", config=config)
     own, other = weights_of_ranks(parking)
     assert all(torch.equal(own[key], other[key]) for key in own) and own["log_alpha"] != 0
+
+
+def test_a_signal_to_rank_0_ends_both_ranks_with_a_checkpoint_of_both(run):
+    settings = ["--data.total_frames=100_000_000", "--evaluation.every_n_frames=100_000_000"]
+    command = [sys.executable, "-m", "rql_lightning.train", *run.arguments("fit", *DDP, *settings)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not run.checkpoint().is_file():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    screen, _ = process.communicate(timeout=60)  # also of rank 1, which has the same pipe
+    assert process.returncode == 143 and "Traceback" not in screen, screen
+    frames = torch.load(run.checkpoint(), weights_only=True)["rql_lightning"]["frames"]
+    names = {path.name for path in run.checkpoint().parent.iterdir()}
+    assert names == {"last.ckpt", f"replay-{frames}-rank0.pt", f"replay-{frames}-rank1.pt"}
+    assert not run.folder(1).exists(), "both ranks have one folder"
