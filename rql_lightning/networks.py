@@ -75,7 +75,7 @@ class _Twins(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, layer_norm: bool, observation: Tensor, action: Tensor, *parameters: Tensor) -> Tensor:
-        """Map ``[B, D]`` and ``[B, A]`` to ``[2, B]``; parameters are ``[2, I, O]`` and ``[2, 1, O]`` for each layer."""
+        """Map ``[B, D]`` and ``[B, A]`` to ``[2, B]``; each layer has parameters ``[2, I, O]`` and ``[2, 1, O]``."""
         hidden, normalized = [torch.cat([observation, action], dim=-1).expand(2, -1, -1)], []
         for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
             result = torch.baddbmm(bias, hidden[-1], weight)
