@@ -1,6 +1,7 @@
-"""Policy customization with residual Q-learning: a frozen policy, one more wish, nothing else.
+"""Policy customization with residual Q-learning: a frozen policy is customised to an add-on reward.
 
-Importing this registers the environments ``rql_lightning/<Task>-v0`` with Gymnasium; torch is imported on first use.
+Importing this package registers the environments ``rql_lightning/<Task>-v0`` with Gymnasium. PyTorch is imported on
+first use.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Checkpoint files: shipped ones by name, read without running code, written beside and then renamed."""
+"""Checkpoint files: resolution of shipped names, reading without executing code, and atomic writing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SCHEME = "pretrained:"
 
 
 def resolve(path_or_name: str | Path) -> Path:
-    """The file behind a path or a shipped policy's name.
+    """Return the path of a checkpoint, given its path or the name of a shipped policy.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: If the file does not exist.
     """
     text = str(path_or_name)
     if text.startswith(SCHEME):
@@ -37,36 +37,37 @@ def resolve(path_or_name: str | Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU with ``weights_only=True``, so that nothing in it can run.
+    """Read a checkpoint onto the CPU with ``weights_only=True``, so that no code in it is executed.
 
     Raises:
-        CheckpointError: if it is damaged, holds anything but plain data, or is none of this project's.
+        CheckpointError: If the file is damaged, contains anything but tensors and plain data, or is not a checkpoint of
+            this project.
     """
     checkpoint = read_data(path)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("rql_lightning"), dict):
-        raise CheckpointError(f"checkpoint {path}: found a file without an entry 'rql_lightning', expected one of ours")
+        raise CheckpointError(f"checkpoint {path}: found a file without an entry 'rql_lightning', expected one with it")
     return checkpoint
 
 
 def read_data(path: Path) -> Any:
-    """``torch.load`` onto the CPU with ``weights_only=True``.
+    """Read a file onto the CPU by ``torch.load`` with ``weights_only=True``.
 
     Raises:
-        CheckpointError: if the file cannot be read, is damaged or holds anything but tensors and plain data.
+        CheckpointError: If the file cannot be read, is damaged or contains anything but tensors and plain data.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a different type for each way in which a file can be damaged
+    except Exception as error:  # PyTorch raises different types for different kinds of damage
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"checkpoint {path}: found a damaged or foreign file ({reason})") from error
 
 
 def write_atomically(data: Any, path: Path) -> None:
-    """``torch.save`` beside the target, to the disk, then rename: a crash leaves the old file or the new, never half.
+    """Save data to a temporary file and rename it, so that a crash leaves either the old file or the complete new one.
 
     Args:
         data: Tensors and plain data.
-        path: Target; its folder is made.
+        path: Path of the file; its folder is created if it does not exist.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.tmp")

@@ -1,4 +1,4 @@
-"""The errors that a user can mend: each message names the file or key, what was found and what was expected."""
+"""Errors that the user can fix; each message names the file or key, what was found and what was expected."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Any
 
 
 class RqlError(Exception):
-    """Base of the errors below; the command line prints its message alone and exits with code 2."""
+    """Base class of all errors that the user can fix; the command line prints the message and exits with code 2."""
 
 
 class ConfigurationError(RqlError, ValueError):
-    """A value in a config, on the command line or in a constructor makes no sense."""
+    """A value in a config, on the command line or in a constructor is invalid."""
 
 
 class CheckpointError(RqlError, ValueError):
-    """A checkpoint is missing, damaged, or belongs to something else."""
+    """A checkpoint is missing, damaged, or does not fit the config."""
 
 
 class SpaceMismatchError(RqlError, ValueError):
-    """A policy and an environment disagree about observations or actions."""
+    """The spaces of a policy and an environment differ, or an algorithm does not support a space."""
 
 
 class EnvironmentContractError(RqlError, ValueError):
-    """An environment or an add-on reward broke its contract (NaN, wrong shape, unknown id)."""
+    """An environment, add-on reward or prior violates its contract (NaN, wrong shape, unknown id)."""
 
 
 class OutputError(RqlError, OSError):
@@ -30,20 +30,20 @@ class OutputError(RqlError, OSError):
 
 
 class DivergenceError(RqlError, RuntimeError):
-    """A loss stopped being finite."""
+    """A loss or a weight became infinite or NaN."""
 
 
 def require(condition: bool, name: str, found: Any, expected: str) -> None:
-    """Refuse a hyperparameter by name.
+    """Raise an error that names a setting unless a condition holds.
 
     Args:
-        condition: What must hold.
-        name: The hyperparameter, as the user typed it.
-        found: Its value.
-        expected: What it should have been, in words.
+        condition: Condition that must hold.
+        name: Name of the setting, as written by the user.
+        found: Value of the setting.
+        expected: Description of valid values.
 
     Raises:
-        ConfigurationError: if ``condition`` is false.
+        ConfigurationError: If ``condition`` is false.
     """
     if not condition:
         raise ConfigurationError(f"{name}: found {found!r}, expected {expected}")

@@ -1,4 +1,4 @@
-"""Noise for exploration."""
+"""Exploration noise."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 class CorrelatedNoise:
-    """Standard normal noise that stays correlated over time: white noise in its place keeps a car in the valley.
+    """Standard normal noise that is correlated over time.
 
-    ε_t = ρ ε_{t−1} + √(1 − ρ²) ξ_t with ρ = exp(−1 / steps) and ξ_t ~ N(0, 1): an Ornstein-Uhlenbeck process started in
-    its stationary distribution, so that at any one time the action is distributed exactly as the policy would have it;
-    only in time its choices hang together. Why that helps off-policy learning: Eberhard, Hollenstein, Pinneri and
-    Martius, *Pink Noise Is All You Need* (ICLR 2023).
+    The noise is ε_t = ρ ε_{t−1} + √(1 − ρ²) ξ_t with ρ = exp(−1 / steps) and ξ_t ~ N(0, 1), an Ornstein-Uhlenbeck
+    process that starts in its stationary distribution. At each time step the action therefore has exactly the policy's
+    distribution, and only actions at different steps are correlated. Correlated noise is useful where white noise
+    explores too little, as in MountainCar (Eberhard et al., *Pink Noise Is All You Need*, ICLR 2023).
 
     Args:
-        steps: Correlation time in environment steps; 0 is white noise.
+        steps: Correlation time in environment steps; 0 for white noise.
     """
 
     def __init__(self, steps: float) -> None:
@@ -25,11 +25,11 @@ class CorrelatedNoise:
         self.state: Tensor | None = None
 
     def sample(self, shape: torch.Size, device: torch.device) -> Tensor:
-        """The next noise of every environment.
+        """Return the next noise of every environment, ``[N, A]``.
 
         Args:
-            shape: ``[N, A]``, the same at every call; another one starts anew.
-            device: Of the result.
+            shape: Shape ``[N, A]`` of the noise; the process restarts if it changes.
+            device: Device of the result.
         """
         fresh = torch.randn(shape, device=device)
         if self.rho == 0.0:

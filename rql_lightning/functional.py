@@ -1,12 +1,12 @@
-"""Every equation of *Residual Q-Learning* (NeurIPS 2023) that has been built, one pure function each.
+"""The equations of *Residual Q-Learning* (NeurIPS 2023), each as one pure function.
 
-All functions take tensors whose leading dimensions ``...`` are any batch shape. ``omega_prime`` is ω′ = ωα,
-``alpha_hat`` is α̂; each is a number, or a tensor that broadcasts over the batch ``...``. A soft Q-function without a
-prior (Haarnoja et al. 2017) is the case ω′ = 0.
+All functions take tensors with arbitrary leading batch dimensions ``...``. ``omega_prime`` is ω′ = ωα and ``alpha_hat``
+is α̂; each is a number, or a tensor that broadcasts over the batch ``...``. A soft Q-function without a prior (Haarnoja
+et al. 2017) is the case ω′ = 0.
 
-Where actions are discrete (Eq. 5e to 8) the last dimension of ``q_residual`` and ``prior_log_prob`` runs over the ``A``
-actions. Where they are continuous (Eq. 9 and 10), they are a = tanh(u) in [−1, 1]^A, and all log-densities, of π and of
-π̂, are those of a, computed from the *pre-tanh* action u: no atanh at the boundary, and the same Jacobian in both.
+For discrete actions (Eq. 5e to 8), the last dimension of ``q_residual`` and ``prior_log_prob`` runs over the ``A``
+actions. Continuous actions (Eq. 9 and 10) are a = tanh(u) in [−1, 1]^A, and the log-densities of π and π̂ are those of
+a, computed from the *pre-tanh* action u: this avoids atanh near the bounds and gives the same Jacobian term in both.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ Weight = Tensor | float
 
 
 def _per_action(weight: Weight) -> Weight:
-    """A weight of states, ``[...]``, as one of their actions, ``[..., 1]``."""
+    """Reshape a weight per state ``[...]`` to broadcast over actions, ``[..., 1]``."""
     return weight.unsqueeze(-1) if isinstance(weight, Tensor) else weight
 
 
 def weighted_log_prob(prior_log_prob: Tensor | None, omega_prime: Weight) -> Tensor | float:
-    r"""ω′ log π, where 0 · −∞ counts as 0: at ω′ = 0 the prior is forgotten, whatever it excludes.
+    r"""Return ω′ log π with 0 · −∞ = 0, so that at ω′ = 0 the prior has no effect, even on actions that it excludes.
 
     Args:
-        prior_log_prob: log π, ``[...]``; unused, and may be ``None``, where ω′ is the number 0.
+        prior_log_prob: log π, ``[...]``; unused, and may be ``None``, if ω′ is the number 0.
         omega_prime: ω′ ≥ 0, a number or a tensor that broadcasts with ``prior_log_prob``.
 
     Returns:
-        ``[...]``, or 0.0 where ω′ is the number 0.
+        Weighted log-likelihood, ``[...]``, or 0.0 if ω′ is the number 0.
     """
     if isinstance(omega_prime, Tensor):
         assert prior_log_prob is not None, "prior_log_prob: [...]"
@@ -46,7 +46,7 @@ def weighted_log_prob(prior_log_prob: Tensor | None, omega_prime: Weight) -> Ten
 
 
 def combine_with_prior(q_residual: Tensor, prior_log_prob: Tensor | None, omega_prime: Weight) -> Tensor:
-    r"""Q_R(s, a) + ω′ log π(a|s): what the customised policy is greedy in (exponent of Eq. 6, times α̂).
+    r"""Return Q_R(s, a) + ω′ log π(a|s), which the customised policy's most probable action maximises (Eq. 6).
 
     Args:
         q_residual: Residual Q-values, ``[..., A]``.
@@ -64,11 +64,11 @@ def combine_with_prior(q_residual: Tensor, prior_log_prob: Tensor | None, omega_
 def policy_log_prob(
     q_residual: Tensor, prior_log_prob: Tensor | None, omega_prime: Weight, alpha_hat: Weight
 ) -> Tensor:
-    r"""Eq. 6: log π̂(a|s) = log softmax_a ((Q_R(s, a) + ω′ log π(a|s)) / α̂).
+    r"""Return log π̂(a|s) = log softmax_a ((Q_R(s, a) + ω′ log π(a|s)) / α̂) (Eq. 6).
 
     Args:
-        q_residual: ``[..., A]``.
-        prior_log_prob: ``[..., A]`` (see :func:`combine_with_prior`).
+        q_residual: Residual Q-values, ``[..., A]``.
+        prior_log_prob: log π(a|s), ``[..., A]`` (see :func:`combine_with_prior`).
         omega_prime: ω′, a number or ``[...]``.
         alpha_hat: Temperature α̂ > 0 of the customised policy, a number or ``[...]``.
 
@@ -80,7 +80,7 @@ def policy_log_prob(
 
 
 def residual_value(q_residual: Tensor, prior_log_prob: Tensor | None, omega_prime: Weight, alpha_hat: Weight) -> Tensor:
-    r"""V_R(s) = α̂ log Σ_a exp((Q_R(s, a) + ω′ log π(a|s)) / α̂): the bracket of Eq. 5e and Eq. 8.
+    r"""Return V_R(s) = α̂ log Σ_a exp((Q_R(s, a) + ω′ log π(a|s)) / α̂), the bracket of Eq. 5e and Eq. 8.
 
     Returns:
         ``[...]`` for inputs of shape ``[..., A]``.
@@ -90,12 +90,12 @@ def residual_value(q_residual: Tensor, prior_log_prob: Tensor | None, omega_prim
 
 
 def residual_backup(add_on_reward: Tensor, transition: Tensor, v_residual: Tensor, gamma: float) -> Tensor:
-    r"""Eq. 5e on a finite MDP: Q_R(s, a) = r_R(s, a) + γ Σ_s′ p(s′|s, a) V_R(s′).
+    r"""Return Q_R(s, a) = r_R(s, a) + γ Σ_s′ p(s′|s, a) V_R(s′) on a finite MDP (Eq. 5e).
 
     Args:
-        add_on_reward: ``[S, A]``.
+        add_on_reward: r_R(s, a), ``[S, A]``.
         transition: p(s′|s, a), ``[S, A, S]``.
-        v_residual: ``[S]``, 0 at terminal states.
+        v_residual: V_R(s), ``[S]``; must be 0 at terminal states.
         gamma: Discount γ.
 
     Returns:
@@ -108,11 +108,11 @@ def residual_backup(add_on_reward: Tensor, transition: Tensor, v_residual: Tenso
 
 
 def residual_target(add_on_reward: Tensor, terminated: Tensor, next_v_residual: Tensor, gamma: float) -> Tensor:
-    r"""Eq. 8: the target r_R + γ V_R(s′), with V_R = 0 where the episode *terminated* (never where it was truncated).
+    r"""Return the target r_R + γ V_R(s′) (Eq. 8), with V_R(s′) = 0 if the episode *terminated* (but not if truncated).
 
     Args:
         add_on_reward: r_R of the transition, ``[...]``.
-        terminated: bool ``[...]``.
+        terminated: Whether the episode terminated, bool ``[...]``.
         next_v_residual: V_R(s′) under the target network, ``[...]`` (:func:`residual_value`).
         gamma: Discount γ.
 
@@ -124,12 +124,12 @@ def residual_target(add_on_reward: Tensor, terminated: Tensor, next_v_residual: 
 
 
 def td_loss(q_taken: Tensor, q_target: Tensor, huber_delta: float | None = None) -> Tensor:
-    r"""Eq. 7: mean of ½ (Q^target − Q_R(s, a))², or of the Huber function that equals it for |error| ≤ δ.
+    r"""Return the mean of ½ (Q^target − Q_R(s, a))² (Eq. 7), or of the Huber loss that equals it for |error| ≤ δ.
 
     Args:
         q_taken: Q_R(s, a) of the actions taken, ``[...]``.
         q_target: Targets, ``[...]``, without gradient.
-        huber_delta: δ > 0, or ``None`` for the square.
+        huber_delta: δ > 0, or ``None`` for the squared error.
 
     Returns:
         Scalar.
@@ -141,11 +141,11 @@ def td_loss(q_taken: Tensor, q_target: Tensor, huber_delta: float | None = None)
 
 
 def greedy_policy_log_prob(q: Tensor, prior_log_prob: Tensor | None, kl_weight: Weight, alpha_hat: Weight) -> Tensor:
-    r"""Eq. 17: log π̃(a|s) = log softmax_a ((Q̃_R(s, a) + λ log π(a|s)) / (α̂ + λ)), the solution of Eq. 15.
+    r"""Return log π̃(a|s) = log softmax_a ((Q̃_R(s, a) + λ log π(a|s)) / (α̂ + λ)) (Eq. 17), the solution of Eq. 15.
 
     Args:
         q: Q̃_R, the soft Q-function of the add-on reward alone, ``[..., A]``.
-        prior_log_prob: ``[..., A]`` (see :func:`combine_with_prior`).
+        prior_log_prob: log π(a|s), ``[..., A]`` (see :func:`combine_with_prior`).
         kl_weight: λ ≥ 0, a number or ``[...]``.
         alpha_hat: α̂ > 0, a number or ``[...]``.
 
@@ -159,10 +159,12 @@ def greedy_policy_log_prob(q: Tensor, prior_log_prob: Tensor | None, kl_weight: 
 
 
 def squash_log_det(pre_tanh: Tensor) -> Tensor:
-    r"""Log |det ∂a/∂u| = Σ log(1 − tanh² u) = 2 Σ (log 2 − u − log(1 + e^(−2u))), exact for any finite u.
+    r"""Return log |det ∂a/∂u| = Σ log(1 − tanh² u) of a = tanh(u), without overflow or cancellation for any finite u.
+
+    It is computed as 2 Σ (log 2 − u − log(1 + e^(−2u))).
 
     Args:
-        pre_tanh: u, ``[..., A]``.
+        pre_tanh: Pre-tanh actions u, ``[..., A]``.
 
     Returns:
         ``[...]``.
@@ -171,12 +173,12 @@ def squash_log_det(pre_tanh: Tensor) -> Tensor:
 
 
 def squashed_gaussian_log_prob(pre_tanh: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
-    r"""Log π(a|s) of a = tanh(u), u ~ N(location, exp(log_scale)²): log N(u) − log |det ∂a/∂u|.
+    r"""Return log π(a|s) = log N(u) − log |det ∂a/∂u| of a = tanh(u), u ~ N(location, exp(log_scale)²).
 
     Args:
-        pre_tanh: u, ``[..., A]``.
-        location: ``[..., A]``.
-        log_scale: ``[..., A]``.
+        pre_tanh: Pre-tanh actions u, ``[..., A]``.
+        location: Location of u, ``[..., A]``.
+        log_scale: Logarithm of the scale of u, ``[..., A]``.
 
     Returns:
         ``[...]``.
@@ -186,12 +188,12 @@ def squashed_gaussian_log_prob(pre_tanh: Tensor, location: Tensor, log_scale: Te
 
 
 def reparameterised_log_prob(noise: Tensor, pre_tanh: Tensor, log_scale: Tensor) -> Tensor:
-    r"""Log π̂(a|s) of the sample a = tanh(u), u = location + exp(log_scale) ε: the same density, from ε.
+    r"""Return log π̂(a|s) of the sample a = tanh(u), u = location + exp(log_scale) ε, computed from the noise ε.
 
     Args:
-        noise: ε, ``[..., A]``.
-        pre_tanh: u, ``[..., A]``.
-        log_scale: ``[..., A]``.
+        noise: Standard normal noise ε, ``[..., A]``.
+        pre_tanh: Pre-tanh actions u, ``[..., A]``.
+        log_scale: Logarithm of the scale of u, ``[..., A]``.
 
     Returns:
         ``[...]``.
@@ -203,7 +205,7 @@ def reparameterised_log_prob(noise: Tensor, pre_tanh: Tensor, log_scale: Tensor)
 def actor_critic_value(
     next_q: Tensor, next_log_prob: Tensor, alpha_hat: Weight, weighted_prior: Weight = 0.0
 ) -> Tensor:
-    r"""The bracket of Eq. 9 for one a′ ~ π̂: Q_R(s′, a′) + ω′ log π(a′|s′) − α̂ log π̂(a′|s′).
+    r"""Return Q_R(s′, a′) + ω′ log π(a′|s′) − α̂ log π̂(a′|s′), the bracket of Eq. 9 for one sample a′ ~ π̂(·|s′).
 
     Args:
         next_q: The smaller of the twin target critics, ``[...]``.
@@ -218,7 +220,7 @@ def actor_critic_value(
 
 
 def actor_loss(log_prob: Tensor, q: Tensor, alpha_hat: Weight, weighted_prior: Weight = 0.0) -> Tensor:
-    r"""Eq. 10: the mean of α̂ log π̂(a|s) − Q_R(s, a) − ω′ log π(a|s) over states and a ~ π̂, reparameterised.
+    r"""Return the mean of α̂ log π̂(a|s) − Q_R(s, a) − ω′ log π(a|s) over states and reparameterised a ~ π̂ (Eq. 10).
 
     Args:
         log_prob: log π̂(a|s), ``[...]``.
@@ -233,12 +235,12 @@ def actor_loss(log_prob: Tensor, q: Tensor, alpha_hat: Weight, weighted_prior: W
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
-    r"""Automatic temperature (Haarnoja et al. 2018, section 5): −log α̂ · mean(log π̂(a|s) + target entropy).
+    r"""Return the temperature loss −log α̂ · mean(log π̂(a|s) + target entropy) (Haarnoja et al. 2018, section 5).
 
     Args:
-        log_alpha: log α̂, scalar; the gradient's sign drives the entropy to its target.
+        log_alpha: log α̂, scalar.
         log_prob: log π̂(a|s), ``[...]``.
-        target_entropy: In nats, of actions in the coordinate [−1, 1].
+        target_entropy: Target entropy in nats, for actions in [−1, 1].
 
     Returns:
         Scalar.

@@ -1,4 +1,4 @@
-"""What comes out of files: policies, and priors that are policies of this project."""
+"""Policies and priors loaded from files."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ KINDS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "SoftQPolicy": (SoftQPolicy, ("hidden_sizes", "alpha_hat", "omega_prime", "task")),
     "SquashedGaussianPolicy": (SquashedGaussianPolicy, ("hidden_sizes", "task")),
 }
-"""Every policy that a file can hold, and the settings in its description that its constructor takes."""
+"""The policy classes that a file can hold, and the settings in their descriptions that their constructors take."""
 
 
 def build_policy(description: dict[str, Any], prior: Prior | None = None) -> Policy:
-    """The untrained policy that :meth:`Policy.describe` described.
+    """Build a policy with untrained weights from the result of :meth:`Policy.describe`.
 
     Args:
-        description: Plain data.
-        prior: Takes the place of the described prior.
+        description: Description of the policy, as plain data.
+        prior: Prior to use in place of the described one.
 
     Raises:
-        KeyError, TypeError, ValueError: if the description is not one.
-        CheckpointError: if its prior is a function, which a file cannot hold, and none was given.
+        KeyError, TypeError, ValueError: If the description is invalid.
+        CheckpointError: If the described prior is a function, which a file cannot hold, and no prior is given.
     """
     spaces = (space_from_data(description["observation_space"]), space_from_data(description["action_space"]))
     if description["kind"] not in KINDS:
@@ -43,10 +43,10 @@ def build_policy(description: dict[str, Any], prior: Prior | None = None) -> Pol
 
 
 def described_encoder(description: dict[str, Any]) -> Encoder:
-    """The encoder of a policy's description; one of version 0.1.0 has it in its observation space.
+    """Build the encoder of a described policy; descriptions of version 0.1.0 imply it by their observation space.
 
     Raises:
-        KeyError, TypeError, ValueError: if the description is not one.
+        KeyError, TypeError, ValueError: If the description is invalid.
     """
     if "encoder" in description:
         return Encoder.from_description(description["encoder"])
@@ -57,12 +57,12 @@ def described_encoder(description: dict[str, Any]) -> Encoder:
 
 
 def with_encoders(weights: dict[str, Tensor], description: dict[str, Any], prefix: str = "policy.") -> dict[str, Any]:
-    """Weights of a policy, with the numbers of its encoder and of its prior's where the file has them in words only.
+    """Add the constants of the encoders of a policy and its prior to weights that lack them.
 
     Args:
-        weights: As they were saved.
-        description: Of the policy.
-        prefix: Of the policy's weights.
+        weights: Weights as saved.
+        description: Description of the policy.
+        prefix: Prefix of the names of the policy's weights.
     """
     encoder = described_encoder(description).state_dict()
     result = {**{f"{prefix}encoder.{name}": value for name, value in encoder.items()}, **weights}
@@ -72,19 +72,19 @@ def with_encoders(weights: dict[str, Tensor], description: dict[str, Any], prefi
 
 
 def load_policy(path_or_name: str | Path, prior: Prior | None = None) -> Policy:
-    """Load the policy of any checkpoint of this project, ready to act.
+    """Load the policy of a checkpoint of this project.
 
-    Nothing in the file is executed: it is read with ``weights_only=True``.
+    The file is read with ``weights_only=True``, so no code in it is executed.
 
     Args:
-        path_or_name: A checkpoint file, or a shipped policy such as ``pretrained:cartpole-rl``.
-        prior: The prior, for a policy that customises a :class:`~rql_lightning.priors.FunctionPrior`.
+        path_or_name: Path of a checkpoint, or name of a shipped policy, such as ``pretrained:cartpole-rl``.
+        prior: Prior of a policy that customises a :class:`~rql_lightning.priors.FunctionPrior`.
 
     Returns:
-        The policy in evaluation mode on the CPU, its parameters frozen.
+        The policy on the CPU, in evaluation mode and with frozen parameters.
 
     Raises:
-        CheckpointError: if the file is missing, damaged or no checkpoint of this project.
+        CheckpointError: If the file is missing, damaged or not a checkpoint of this project.
     """
     path = resolve(path_or_name)
     checkpoint = read_checkpoint(path)
@@ -102,15 +102,15 @@ def load_policy(path_or_name: str | Path, prior: Prior | None = None) -> Policy:
 
 
 def prior_from_description(description: dict[str, Any]) -> Prior:
-    """The prior that a customised policy's checkpoint describes, before its weights are loaded.
+    """Build the prior described by a customised policy's checkpoint, before its weights are loaded.
 
     Raises:
-        CheckpointError: if it is a function, which only its owner can give.
+        CheckpointError: If the prior is a function, which must be passed by the caller.
     """
     if description["kind"] == "FunctionPrior":
         raise CheckpointError(
             f"found a policy that customises the function {description['log_prob']}, which a file cannot hold; "
-            "expected it as load_policy(path, prior=FunctionPrior(...))"
+            "expected load_policy(path, prior=FunctionPrior(...))"
         )
     if description["kind"] != "CheckpointPrior":
         raise ValueError(f"a prior of kind {description['kind']!r}")
@@ -118,13 +118,13 @@ def prior_from_description(description: dict[str, Any]) -> Prior:
 
 
 class CheckpointPrior(Prior):
-    """A policy that this project trained, frozen.
+    """A frozen policy from a checkpoint of this project.
 
     Args:
-        path: A checkpoint file, or a shipped policy such as ``pretrained:cartpole-rl``.
+        path: Path of a checkpoint, or name of a shipped policy, such as pretrained:cartpole-rl.
 
     Raises:
-        CheckpointError: if the file is missing, damaged or no checkpoint of this project.
+        CheckpointError: If the file is missing, damaged or not a checkpoint of this project.
     """
 
     def __init__(self, path: str) -> None:
@@ -133,7 +133,7 @@ class CheckpointPrior(Prior):
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> CheckpointPrior:
-        """The prior inside a customised policy's checkpoint, before its weights are loaded."""
+        """Build the prior described by a customised policy's checkpoint, before its weights are loaded."""
         prior = cls.__new__(cls)
         Prior.__init__(prior)
         prior._wrap(build_policy(description["policy"]), description["path"])
@@ -150,17 +150,17 @@ class CheckpointPrior(Prior):
         self.family, self.bounds = policy.family, policy.bounds
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
-        """Those of the policy, ``[..., P]``."""
+        """Return the policy's distribution parameters, ``[..., P]``."""
         return self.policy.distribution_parameters(observation)
 
     def log_prob_of(self, observation: Tensor, action: Tensor) -> Tensor:
-        """That of the policy."""
+        """Return the policy's log π(a|s), ``[N]``."""
         return self.policy.log_prob_of(observation, action)
 
     def origin(self) -> str:
-        """Names the file."""
+        """Return the path of the file, for messages."""
         return f"prior {self.path}"
 
     def describe(self) -> dict[str, Any]:
-        """See :meth:`rql_lightning.policies.Policy.describe`."""
+        """Return the path and the policy's description."""
         return {"kind": "CheckpointPrior", "path": self.path, "policy": self.policy.describe()}

@@ -14,7 +14,7 @@ NORM = (None, None, 1e-5)
 
 
 def mlp(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> nn.Sequential:
-    """A multilayer perceptron with ReLU between its layers.
+    """Build a multilayer perceptron with ReLU activations.
 
     Args:
         inputs: Size of the input, ``[..., inputs]``.
@@ -22,7 +22,7 @@ def mlp(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> nn.Sequential
         outputs: Size of the output, ``[..., outputs]``.
 
     Returns:
-        The module, with PyTorch's own initialisation.
+        The module, with PyTorch's default initialisation.
     """
     sizes = [inputs, *hidden_sizes]
     layers: list[nn.Module] = []
@@ -32,19 +32,19 @@ def mlp(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> nn.Sequential
 
 
 class TwinCritic(nn.Module):
-    """Two Q-networks (or Q_R-networks) of one shape, evaluated together: one batched product a layer.
+    """Two Q-networks (or Q_R-networks) of the same shape, evaluated together with one batched product per layer.
 
     Args:
-        inputs: Size of observation and action, joined.
+        inputs: Size of the concatenated observation and action.
         hidden_sizes: Width of each hidden layer.
-        layer_norm: Whether each hidden layer is normalised (without scale and shift) before its ReLU: it keeps the
-            critics from extrapolating (Ball et al., *Efficient Online Reinforcement Learning with Offline Data*, 2023).
+        layer_norm: Whether each hidden layer is normalised (without scale and shift) before its ReLU, which limits
+            extrapolation (Ball et al., *Efficient Online Reinforcement Learning with Offline Data*, 2023).
     """
 
     def __init__(self, inputs: int, hidden_sizes: Sequence[int], layer_norm: bool = False) -> None:
         super().__init__()
         self.layer_norm = layer_norm
-        twins = [mlp(inputs, hidden_sizes, 1) for _ in range(2)]  # for PyTorch's own initialisation
+        twins = [mlp(inputs, hidden_sizes, 1) for _ in range(2)]  # for PyTorch's default initialisation
         layers = [[layer for layer in twin if isinstance(layer, nn.Linear)] for twin in twins]
         self.weights = nn.ParameterList(
             torch.stack([layer.weight.detach().T for layer in pair]) for pair in zip(*layers, strict=True)
@@ -54,15 +54,15 @@ class TwinCritic(nn.Module):
         )
 
     def forward(self, observation: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
-        """Q of both.
+        """Evaluate both critics.
 
         Args:
-            observation: ``[B, D]``.
-            action: ``[B, A]``, in the coordinate [−1, 1].
-            frozen: Give gradients to the action but not to the networks.
+            observation: Encoded observations, ``[B, D]``.
+            action: Actions in [−1, 1], ``[B, A]``.
+            frozen: Whether gradients flow to the action only and not to the networks.
 
         Returns:
-            ``[2, B]``.
+            Q-values of both critics, ``[2, B]``.
         """
         parameters = [parameter for layer in zip(self.weights, self.biases, strict=True) for parameter in layer]
         if frozen:
@@ -71,11 +71,11 @@ class TwinCritic(nn.Module):
 
 
 class _Twins(torch.autograd.Function):
-    """The layers of :class:`TwinCritic` as one node of the graph, which costs small layers less."""
+    """The layers of :class:`TwinCritic` as one node of the autograd graph, which is faster for small layers."""
 
     @staticmethod
     def forward(ctx: Any, layer_norm: bool, observation: Tensor, action: Tensor, *parameters: Tensor) -> Tensor:
-        """``[B, D]`` and ``[B, A]`` → ``[2, B]``; parameters: weight ``[2, I, O]`` and bias ``[2, 1, O]`` a layer."""
+        """Map ``[B, D]`` and ``[B, A]`` to ``[2, B]``; each layer has parameters ``[2, I, O]`` and ``[2, 1, O]``."""
         hidden, normalized = [torch.cat([observation, action], dim=-1).expand(2, -1, -1)], []
         for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
             result = torch.baddbmm(bias, hidden[-1], weight)
@@ -85,12 +85,12 @@ class _Twins(torch.autograd.Function):
             hidden.append(result.relu_())
         ctx.layer_norm, ctx.layers, ctx.actions = layer_norm, len(hidden), action.shape[-1]
         ctx.save_for_backward(*hidden, *parameters[::2], *normalized)
-        # A product with one column costs four times as much as the same one with one row.
+        # A product with one column takes four times as long as the equivalent product with one row.
         return torch.baddbmm(parameters[-1], parameters[-2].mT, hidden[-1].mT).squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
-        """Only what is asked for: weights and biases, or the action."""
+        """Compute only the required gradients: those of the weights and biases, or of the action."""
         layers, saved = ctx.layers, ctx.saved_tensors
         hidden, weights, normalized = saved[:layers], saved[layers : 2 * layers], saved[2 * layers :]
         learning = ctx.needs_input_grad[3]

@@ -1,4 +1,4 @@
-"""Gymnasium spaces as plain data, for checkpoints, and compared, for priors."""
+"""Gymnasium spaces: conversion to plain data, comparison, checks, and the bounds of actions and observations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from rql_lightning.errors import SpaceMismatchError
 
 
 def space_to_data(space: gym.Space[Any]) -> dict[str, Any]:
-    """A ``Box`` or ``Discrete`` space as strings, numbers and lists."""
+    """Convert a ``Box`` or ``Discrete`` space to strings, numbers and lists.
+
+    Raises:
+        SpaceMismatchError: If the space is of another type.
+    """
     if isinstance(space, gym.spaces.Discrete):
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, gym.spaces.Box):
@@ -28,10 +32,10 @@ def space_to_data(space: gym.Space[Any]) -> dict[str, Any]:
 
 
 def space_from_data(data: dict[str, Any]) -> gym.Space[Any]:
-    """The space that :func:`space_to_data` stored.
+    """Create the space from the result of :func:`space_to_data`.
 
     Raises:
-        KeyError, ValueError: if the data is no such space.
+        KeyError, ValueError: If the data does not describe a space.
     """
     if data["type"] == "Discrete":
         return gym.spaces.Discrete(data["n"], start=data["start"])
@@ -43,7 +47,7 @@ def space_from_data(data: dict[str, Any]) -> gym.Space[Any]:
 
 
 def check_discrete(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-    """Refuse what soft Q-learning does not take.
+    """Refuse spaces that soft Q-learning does not support.
 
     Raises:
         SpaceMismatchError: unless observations are a ``Box`` of at least one dimension and actions ``Discrete`` from 0.
@@ -52,7 +56,7 @@ def check_discrete(observation_space: gym.Space[Any], action_space: gym.Space[An
     if not isinstance(action_space, gym.spaces.Discrete):
         raise SpaceMismatchError(
             f"action space: found {action_space}, expected Discrete actions that start at 0 (soft Q-learning and its "
-            "residual form sum over actions; for a bounded Box there are SoftActorCritic and ResidualSAC)"
+            "residual form sum over actions; for a bounded Box, use SoftActorCritic or ResidualSAC)"
         )
     if action_space.start != 0:
         raise SpaceMismatchError(
@@ -63,7 +67,7 @@ def check_discrete(observation_space: gym.Space[Any], action_space: gym.Space[An
 
 
 def check_continuous(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-    """Refuse what soft actor-critic does not take.
+    """Refuse spaces that soft actor-critic does not support.
 
     Raises:
         SpaceMismatchError: unless observations are a ``Box`` of at least one dimension and actions a ``Box`` of floats
@@ -106,15 +110,15 @@ def _check_dimensions(name: str, space: gym.spaces.Box, wrapper: str) -> None:
 
 
 class ActionBounds:
-    """The one place where actions in the coordinate [−1, 1] become the environment's, and back.
+    """Conversion between actions in [−1, 1] and actions in the environment's units.
 
     Args:
-        space: A bounded ``Box``.
+        space: Action space, a bounded ``Box``.
 
     Attributes:
         size: Number of action dimensions A.
-        log_half_widths: Σ log((high − low) / 2): what a log-density in the coordinate [−1, 1] has more than one in the
-            environment's units.
+        log_half_widths: Σ log((high − low) / 2), the log-density of an action in [−1, 1] minus the log-density of the
+            same action in the environment's units.
     """
 
     def __init__(self, space: gym.spaces.Box) -> None:
@@ -125,29 +129,29 @@ class ActionBounds:
         self.log_half_widths = float(self.half_width.log().sum())
 
     def to_environment(self, unit: Tensor) -> Tensor:
-        """``[..., A]`` in [−1, 1] → ``[..., *action_shape]`` within the bounds."""
+        """Convert actions ``[..., A]`` in [−1, 1] to actions ``[..., *action_shape]`` within the bounds."""
         low, high, middle, half = (x.to(unit.device) for x in (self.low, self.high, self.middle, self.half_width))
         return (middle + half * unit).clamp(low, high).unflatten(-1, self.shape)
 
     def from_environment(self, action: Tensor) -> Tensor:
-        """``[..., *action_shape]`` in the environment's units → ``[..., A]`` in [−1, 1]."""
+        """Convert actions ``[..., *action_shape]`` in the environment's units to actions ``[..., A]`` in [−1, 1]."""
         flat = action.flatten(start_dim=action.dim() - len(self.shape))
         return (flat - self.middle.to(action.device)) / self.half_width.to(action.device)
 
 
 def as_elements(space: gym.Space[Any], actions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Actions as elements of the space: cast to its type, then clipped to its bounds in that type.
+    """Convert actions to elements of an action space: cast to its dtype, then clipped to its bounds in that dtype.
 
     Args:
-        space: Of one environment: ``Discrete`` or ``Box``.
-        actions: ``[..., *space.shape]``, numbers of any type.
+        space: Action space of one environment, ``Discrete`` or ``Box``.
+        actions: Actions of any dtype, ``[..., *space.shape]``.
     """
     cast = np.asarray(actions).astype(space.dtype)
     return np.clip(cast, space.low, space.high) if isinstance(space, gym.spaces.Box) else cast
 
 
 def observation_scale(space: gym.Space[Any]) -> tuple[Tensor, Tensor]:
-    """Middle and half width of each number of a ``Box``, ``[D]``; 0 and 1 where it has no finite bounds."""
+    """Return middle and half width of each number of a ``Box``, ``[D]``; 0 and 1 for numbers without finite bounds."""
     low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
     bounded = _has_bounds(low, high)
     low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
@@ -161,17 +165,17 @@ def _has_bounds(low: np.ndarray[Any, Any], high: np.ndarray[Any, Any]) -> np.nda
 
 
 def check_same(what: str, found: gym.Space[Any], expected: gym.Space[Any], bounds: bool) -> None:
-    """Refuse a policy for other observations or actions than the environment's.
+    """Refuse a policy whose observations or actions differ from the environment's.
 
     Args:
-        what: Whose space it is, for the message.
-        found: The policy's.
-        expected: The environment's.
-        bounds: Whether the bounds of a ``Box`` must agree beside types and shapes: those of actions must, as they say
-            what an action in [−1, 1] stands for.
+        what: Owner and kind of the space, for the message.
+        found: Space of the policy.
+        expected: Space of the environment.
+        bounds: Whether the bounds of a ``Box`` must be equal too, not just types and shapes. Bounds of actions must be,
+            because they determine the meaning of an action in [−1, 1].
 
     Raises:
-        SpaceMismatchError: with both spaces in the message.
+        SpaceMismatchError: If the spaces differ; names both.
     """
     same = type(found) is type(expected) and found.shape == expected.shape
     if isinstance(found, gym.spaces.Discrete) and same:

@@ -1,8 +1,8 @@
-"""Three other ways to customise a prior (section 5.4, Appendix F), which the paper argues against.
+"""Three alternative ways to customise a prior (section 5.4, Appendix F), which the paper argues against.
 
-Each is :class:`~rql_lightning.algorithms.ResidualSAC` with the prior's log-likelihood in another place, so that a
-comparison is of that alone: same networks, data, options and budget. Their weight of the prior's log-likelihood, λ in
-Eq. 15, β in Eq. 18, ω′ in Appendix F.3, is ``omega_prime`` for all of them.
+Each is a :class:`~rql_lightning.algorithms.ResidualSAC` that uses the prior's log-likelihood in a different place.
+Networks, data, options and budget are the same, so that a comparison isolates this one difference. The weight of the
+prior's log-likelihood (λ in Eq. 15, β in Eq. 18, ω′ in Appendix F.3) is ``omega_prime`` in all of them.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 
 class GreedyCustomization(ResidualSAC):
-    """Greedy reward decomposition (Eq. 15 to 17): the prior in the policy, but not in what the critics foresee.
+    """Greedy reward decomposition (Eq. 15 to 17): the prior shapes the policy, but not the critics' targets.
 
     The critics learn the soft Q-function of the add-on reward alone under the customised policy (Eq. 16), and the actor
-    is drawn to the prior by −λ KL(π̃ ‖ π) at every state (Eq. 15), λ = ``omega_prime``, so that in the optimum
-    π̃ ∝ exp((Q̃ + λ log π) / (α̂ + λ)) (Eq. 17). That takes ω Q* + Q̃ for the optimal Q-function of the sum of both
-    rewards: it weighs what an action costs the basic task while the *prior* goes on, and not what it costs once the
-    customised policy does. It is optimal where the future does not depend on the action (or γ = 0).
+    is regularised towards the prior by −λ KL(π̃ ‖ π) at every state (Eq. 15), λ = ``omega_prime``, so that at the
+    optimum π̃ ∝ exp((Q̃ + λ log π) / (α̂ + λ)) (Eq. 17). This treats ω Q* + Q̃ as the optimal Q-function of the sum of
+    both rewards: the cost of an action to the basic task is estimated as if the *prior* acted from then on, rather than
+    the customised policy. The result is optimal if the future does not depend on the action (or if γ = 0).
     """
 
     def next_value(self, minibatch: Minibatch, next_q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
-        """The inner expectation of Eq. 16."""
+        """Return a sample of the inner expectation of Eq. 16, ``[B]``."""
         return functional.actor_critic_value(next_q, sample.log_prob, alpha_hat)
 
     def actor_loss(self, minibatch: Minibatch, q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
-        """Eq. 15, negated: α̂ log π̃ − Q̃ + λ (log π̃ − log π)."""
+        """Return the negated objective of Eq. 15, the mean of α̂ log π̃ − Q̃ + λ (log π̃ − log π); scalar."""
         weighted = self.weighted_prior(minibatch.prior_parameters, sample.pre_tanh)
         return functional.actor_loss(sample.log_prob, q, alpha_hat + self.omega_prime_now, weighted)
 
@@ -44,39 +44,39 @@ class GreedyCustomization(ResidualSAC):
 class PriorLikelihoodSAC(ResidualSAC):
     """Plain soft actor-critic on the reward r_R + ω′ log π(a|s) (Appendix F.3).
 
-    In theory this is residual Q-learning: with Q = Q_R + ω′ log π both have the same optimal policy. In practice the
-    critics have to learn what is known, a log-likelihood of hundreds of nats beside an add-on reward of a few, and what
-    they get wrong of it the actor exploits.
+    In theory this equals residual Q-learning: with Q = Q_R + ω′ log π both have the same optimal policy. In practice
+    the critics have to learn the log-likelihood, which is already known and can span hundreds of nats next to an add-on
+    reward of a few units, and the actor exploits their errors.
     """
 
     @torch.no_grad()
     def reward(self, batch: TensorDictBase, minibatch: Minibatch) -> Tensor:
-        """r_R + ω′ log π(a|s) of the actions that were taken, ``[K, B]``."""
+        """Return r_R + ω′ log π(a|s) of the actions taken, ``[K, B]``."""
         assert minibatch.pre_tanh is not None
         return minibatch.reward + self.weighted_prior(minibatch.prior_parameters, minibatch.pre_tanh)
 
     def next_value(self, minibatch: Minibatch, next_q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
-        """Soft actor-critic's: the prior is in the reward."""
+        """Return the value of plain soft actor-critic, ``[B]``: the prior is part of the reward."""
         return functional.actor_critic_value(next_q, sample.log_prob, alpha_hat)
 
     def actor_loss(self, minibatch: Minibatch, q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
-        """Soft actor-critic's: the prior is in the critics."""
+        """Return the loss of plain soft actor-critic, scalar: the prior is part of what the critics learn."""
         return functional.actor_loss(sample.log_prob, q, alpha_hat)
 
 
 class KLRewardSAC(PriorLikelihoodSAC):
     """Plain soft actor-critic on the reward r_R − β log(π̃(a|s) / π(a|s)), β = ``omega_prime`` (Eq. 18).
 
-    The penalty's expectation under π̃ is β KL(π̃ ‖ π), so that in theory the optimum is residual Q-learning's at
-    ω′ = β and temperature α̂ + β. In practice the reward moves with the policy, and of actions in the replay buffer,
-    which an earlier policy took, log π̃ is far off its expectation.
+    The expected penalty under π̃ is β KL(π̃ ‖ π), so in theory the optimum is that of residual Q-learning with ω′ = β and
+    temperature α̂ + β. In practice the reward changes with the policy, and for actions in the replay buffer, which
+    earlier policies took, log π̃ is far from its expectation under the current policy.
     """
 
     @torch.no_grad()
     def reward(self, batch: TensorDictBase, minibatch: Minibatch) -> Tensor:
-        """Eq. 18 for the actions that were taken and the policy as it is before these K updates, ``[K, B]``."""
+        """Return the reward of Eq. 18 for the actions taken and the policy before these K updates, ``[K, B]``."""
         assert minibatch.pre_tanh is not None
         location, log_scale = self.policy.location_and_log_scale(minibatch.observation)
         log_prob = functional.squashed_gaussian_log_prob(minibatch.pre_tanh, location, log_scale)
-        # Without the bound an action that the policy would never take now would pay a fortune.
+        # Without the bound, an action that the current policy would almost never take would earn a huge reward.
         return super().reward(batch, minibatch) - self.omega_prime_now * self.guard.bounded(log_prob)

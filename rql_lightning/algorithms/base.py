@@ -1,4 +1,4 @@
-"""What all algorithms share: what data they ask for, the minibatches that they see, and steps down a loss."""
+"""The base class of all algorithms: the data they request, the minibatches they learn from, and gradient steps."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Minibatch:
-    """What learning sees, of discrete and continuous actions alike: ``...`` is ``[K, B]``, ``[k, B]`` or ``[B]``.
+    """A minibatch of transitions with discrete or continuous actions; ``...`` is ``[K, B]``, ``[k, B]`` or ``[B]``.
 
     Attributes:
-        observation, next_observation: As the policy's encoder gives them, ``[..., D]``.
-        action: Integers ``[...]``, or in the coordinate [−1, 1], ``[..., A]``.
-        reward: ``[...]``.
-        terminated: bool ``[...]``.
-        pre_tanh: The u of a continuous ``action`` = tanh(u), ``[..., A]``; otherwise ``None``.
-        prior_parameters, next_prior_parameters: Of the frozen prior at both observations, ``[..., P]``; or ``None``.
+        observation, next_observation: Observations after the policy's encoder, ``[..., D]``.
+        action: Discrete actions as integers ``[...]``, or continuous actions in [−1, 1], ``[..., A]``.
+        reward: Rewards to be earned, ``[...]``.
+        terminated: Whether the episode terminated, bool ``[...]``.
+        pre_tanh: The u of a continuous ``action`` = tanh(u), ``[..., A]``; ``None`` for discrete actions.
+        prior_parameters, next_prior_parameters: Distribution parameters of the frozen prior at both observations,
+            ``[..., P]``; ``None`` without a prior.
     """
 
     observation: Tensor
@@ -45,20 +46,20 @@ class Minibatch:
         return Minibatch(*sliced)
 
     def split(self) -> list[Minibatch]:
-        """``[K, B]`` into K; one row of a tensor costs a hundredth of one of a TensorDict."""
+        """Split a minibatch ``[K, B]`` into K of ``[B]``; indexing a TensorDict would take a hundred times as long."""
         columns = [getattr(self, field.name) for field in fields(self)]
         rows = [[None] * len(self) if column is None else column.unbind(0) for column in columns]
         return [Minibatch(*row) for row in zip(*rows, strict=True)]
 
 
 class Algorithm(Lifecycle):
-    """A LightningModule that makes K updates per training step, and whose product is a policy.
+    """A LightningModule that makes K updates per training step and produces a policy.
 
-    A subclass gives :meth:`build`, :meth:`explore`, :meth:`update` and ``configure_optimizers``.
+    Subclasses implement :meth:`build`, :meth:`explore`, :meth:`update` and ``configure_optimizers``.
 
     Attributes:
-        explored: What :meth:`explore` returns and the replay buffer keeps.
-        noise_state: What exploration remembers from step to step, for exact resume.
+        explored: Names of the entries that :meth:`explore` returns and the replay buffer keeps.
+        noise_state: State of the exploration noise between steps, stored for exact resume.
     """
 
     explored: tuple[str, ...] = ("action",)
@@ -67,30 +68,30 @@ class Algorithm(Lifecycle):
     # -- what a collector asks for -----------------------------------------------------------------------------------
 
     def explore(self, observation: Tensor) -> dict[str, Tensor]:
-        """How to act for data collection at observations ``[N, *observation_shape]``.
+        """Choose actions for data collection at observations ``[N, *observation_shape]``.
 
         Returns:
-            ``action``, ``[N, *action_shape]`` in the environment's units, and whatever else ``explored`` names.
+            ``action``, ``[N, *action_shape]`` in the environment's units, and every other entry named in ``explored``.
         """
         raise NotImplementedError
 
     def annotate(self, frames: TensorDictBase) -> TensorDictBase:
-        """Add to a turn's frames ``[N, T]`` what is computed once per state (the frozen prior's parameters)."""
+        """Add entries that are computed once per state, such as the prior's parameters, to frames ``[N, T]``."""
         return frames
 
     # -- what an update needs ----------------------------------------------------------------------------------------
 
     def reward(self, batch: TensorDictBase, minibatch: Minibatch) -> Tensor:
-        """What is to be earned in K minibatches at once, ``[K, B]``: the environment's reward, unless overridden.
+        """Return the reward to learn from in K minibatches, ``[K, B]``; by default the environment's.
 
         Args:
-            batch: As it was sampled, ``[K, B]``.
-            minibatch: The same, encoded, ``[K, B]``; its reward is the environment's.
+            batch: Transitions as sampled from the replay buffer, ``[K, B]``.
+            minibatch: The same transitions with encoded observations and the environment's reward, ``[K, B]``.
         """
         return minibatch.reward
 
     def minibatches(self, batch: TensorDictBase) -> Minibatch:
-        """Sampled transitions ``[K, B]`` as what the networks take, with the reward to be earned."""
+        """Convert sampled transitions ``[K, B]`` to network inputs, with the reward to learn from."""
         policy: Any = self.policy
         following, encode = batch["next"], lambda observation: policy.encoder(policy.flatten(observation))
         minibatch = Minibatch(
@@ -105,19 +106,19 @@ class Algorithm(Lifecycle):
 
     @property
     def main_optimizer(self) -> Any:
-        """Lightning's wrapper of the first of the optimizers."""
+        """Lightning's wrapper of the first optimizer."""
         optimizers = self.optimizers()
         return optimizers[0] if isinstance(optimizers, list) else optimizers
 
     def descend(self, loss: Tensor, parameters: Sequence[Tensor], optimizer: Any, last: bool) -> None:
-        """One step down ``loss``, its gradient averaged over the ranks and clipped.
+        """Make one gradient step on ``loss``, with the gradient averaged over the ranks and clipped.
 
         Args:
-            loss: Scalar.
-            parameters: What to differentiate by (:meth:`VectorOptimizer.differentiate`).
+            loss: Loss to minimise, scalar.
+            parameters: Parameters to differentiate with respect to (:meth:`VectorOptimizer.differentiate`).
             optimizer: Lightning's wrapper of a :class:`VectorOptimizer`.
-            last: Whether it is the last one of the training step, which goes through the wrapper: its dozen hooks take
-                as long as the step itself.
+            last: Whether this is the last step of the training step. Only the last one goes through the wrapper, whose
+                hooks take as long as the step itself.
         """
         optimizer.optimizer.differentiate(loss, parameters, self._average if self.trainer.world_size > 1 else None)
         (optimizer if last else optimizer.optimizer).step()

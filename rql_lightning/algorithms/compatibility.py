@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits the config: what does not is refused, never obeyed."""
+"""Checks that a checkpoint fits the config; a checkpoint that does not fit is refused."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ COMPARED_OTHERWISE = {"observation_space", "action_space", "encoder", "prior"}
 
 
 def adapt_checkpoint(checkpoint: dict[str, Any], algorithm: Lifecycle, path: str, fitting: bool) -> None:
-    """Refuse a checkpoint of another task or algorithm; leave in it what this algorithm goes on from.
+    """Refuse a checkpoint of another task or algorithm, and reduce it to the entries that this algorithm restores.
 
     Args:
-        checkpoint: As it was read; is changed.
-        algorithm: Built for the config.
-        path: Of the checkpoint, for messages.
-        fitting: Whether training goes on; otherwise a policy is enough.
+        checkpoint: Checkpoint as read from the file; modified in place.
+        algorithm: Algorithm built for the config.
+        path: Path of the checkpoint, for messages.
+        fitting: Whether training is resumed; for evaluation a policy is sufficient.
 
     Raises:
-        CheckpointError: naming the file, what was found and what was expected.
+        CheckpointError: If the checkpoint does not fit; names the file, what was found and what was expected.
     """
     about = checkpoint["rql_lightning"]
     try:
@@ -38,7 +38,7 @@ def adapt_checkpoint(checkpoint: dict[str, Any], algorithm: Lifecycle, path: str
         raise CheckpointError(str(error)) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: found a file that does not describe its policy ({error!r})") from error
-    # The frames say where a run goes on: of Lightning's loops, only the optimizer steps (its global_step).
+    # The frame count determines where a run resumes, so only the optimizer steps of Lightning's loops are restored.
     loops = checkpoint.pop("loops", {}).get("fit_loop", {})
     if fitting:
         if "optimizer_states" not in checkpoint:
@@ -51,7 +51,7 @@ def adapt_checkpoint(checkpoint: dict[str, Any], algorithm: Lifecycle, path: str
 
 
 def _check_description(about: dict[str, Any], algorithm: Lifecycle, path: str) -> None:
-    """Algorithm, task, spaces and networks are those of the config."""
+    """Check that algorithm, task, spaces and networks are those of the config."""
     policy = algorithm.policy
     if about["algorithm"] != type(algorithm).__name__:
         raise CheckpointError(f"{path}: found {about['algorithm']}, expected {type(algorithm).__name__}")
@@ -61,7 +61,7 @@ def _check_description(about: dict[str, Any], algorithm: Lifecycle, path: str) -
     for key in ("observation_space", "action_space"):
         space = space_from_data(found[key])
         check_same(f"{path}, {key}", space, getattr(policy, key), bounds=key == "action_space")
-    for key in ("raw", "goal_scales"):  # its other numbers are the checkpoint's own, whatever the environment is
+    for key in ("raw", "goal_scales"):  # the encoder's other numbers come from the checkpoint, not the environment
         if found["encoder"][key] != expected["encoder"][key]:
             raise CheckpointError(
                 f"{path}: found {key} {found['encoder'][key]}, expected the config's {expected['encoder'][key]}"
@@ -79,7 +79,7 @@ def _check_description(about: dict[str, Any], algorithm: Lifecycle, path: str) -
 
 
 def _comparable(policy: dict[str, Any]) -> dict[str, Any]:
-    """A policy's description with its encoder in numbers, and its prior's without the file that it came from."""
+    """Return a policy's description with its encoder as numbers, and its prior without the path of its file."""
     result = {key: value for key, value in policy.items() if key != "goal_scales"}
     result["encoder"] = described_encoder(policy).describe()
     if policy["prior"] is not None:
@@ -93,7 +93,7 @@ def _named(prior: dict[str, Any] | None) -> str:
 
 
 def _check_weights(found: dict[str, Any], algorithm: Lifecycle, path: str) -> None:
-    """Every weight is there in its shape, and those of the frozen prior are the prior's."""
+    """Check that every weight is present with its shape, and that the frozen prior's weights equal model.prior's."""
     weights = algorithm.state_dict()
     if found.keys() - weights.keys():
         extra = sorted(found.keys() - weights.keys())[:1]

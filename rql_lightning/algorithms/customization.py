@@ -1,4 +1,4 @@
-"""What all algorithms that customise a frozen prior share."""
+"""The base of all algorithms that customise a frozen prior."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ if TYPE_CHECKING:
 
 
 class CustomizesPrior(Algorithm):
-    """Mixed into an algorithm: it must not see the basic reward, and asks the prior once per state."""
+    """Mixin for algorithms that customise a prior: no access to the basic reward, one query of the prior per state."""
 
     allowed_rewards = ("add_on",)
     _prior: list[Prior]
-    """In a list: the prior becomes a submodule as part of the policy, not twice."""
+    """Held in a list so that the prior is registered only once, as a submodule of the policy."""
 
     @property
     def prior(self) -> Prior:
-        """The frozen policy that is customised."""
+        """The frozen policy to customise."""
         return self._prior[0]
 
     def _why(self, expected: str) -> str:
         return f"{expected}: an algorithm that customises a prior must never see the basic reward"
 
     def setup(self, stage: str) -> None:
-        """Build the networks, and try the prior before anything is trained."""
+        """Build the networks, and check the prior before anything is trained."""
         super().setup(stage)
         self.probe(torch.as_tensor(self.data.example_observations()))
 
     def probe(self, observation: Tensor) -> None:
-        """Try the prior at observations that the environment really gave, ``[n, *observation_shape]``."""
+        """Check the prior at observations returned by the environment, ``[n, *observation_shape]``."""
         self.prior.probe(self.as_input(observation))
 
     def as_input(self, observation: Tensor) -> Tensor:
-        """Observations on the networks' device and of their type."""
+        """Convert observations to the device and dtype of the networks."""
         return observation.to(next(self.policy.parameters()))
 
     def prior_parameters(self, observation: Tensor) -> Tensor:
-        """The prior's law at observations ``[..., *observation_shape]``; ``[..., P]`` on their device."""
+        """Return the prior's distribution parameters ``[..., P]`` at observations ``[..., *observation_shape]``."""
         return self.prior.distribution_parameters(self.as_input(observation)).to(observation.device)
 
     @torch.no_grad()
     def annotate(self, frames: TensorDictBase) -> TensorDictBase:
-        """Give each frame ``[N, T]`` the prior's law at its state and at its successor, asking once per state.
+        """Add the prior's distribution parameters at each state and successor to frames ``[N, T]``.
 
-        Acting may have asked about the state already (``explored``). A successor is the state of the frame that follows
-        it: only where an episode or the turn ends is the prior asked about it as well.
+        The prior is evaluated once per state. Parameters that were computed for acting (``explored``) are reused, and a
+        successor is the state of the next frame, so the prior is evaluated separately only for successors at the end of
+        an episode or of the batch.
         """
         frames = super().annotate(frames)
         observation, successor = frames["observation"], frames["next", "observation"]

@@ -1,4 +1,4 @@
-"""A policy as it is, for evaluation without a checkpoint of a run."""
+"""Evaluation of a frozen policy without training and without a checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from rql_lightning.priors import Prior
 
 
 class FrozenPolicy(Algorithm):
-    """Evaluate, film and record a frozen policy with test, validate and predict; there is nothing to train.
+    """Evaluate a frozen policy with test, validate and predict; it cannot be trained.
 
     Args:
-        prior: The policy.
+        prior: Frozen policy to evaluate.
     """
 
     needs_checkpoint = False
 
     def __init__(self, prior: Prior) -> None:
         super().__init__()
-        self._given = [prior]  # in a list: it becomes a submodule as the policy, not twice
+        self._given = [prior]  # in a list, so that it is registered only once, as the policy
 
     def setup(self, stage: str) -> None:
         """Attach the policy to the environment.
 
         Raises:
-            ConfigurationError: for ``fit``.
+            ConfigurationError: If the stage is ``fit``.
         """
         if stage == "fit":
             raise ConfigurationError("model: found FrozenPolicy, expected an algorithm that learns, for fit")
         super().setup(stage)
 
     def build(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> None:
-        """Take the policy as it is."""
+        """Use the given policy unchanged."""
         prior = self._given[0]
         prior.attach(observation_space, action_space)
         self.policy = prior

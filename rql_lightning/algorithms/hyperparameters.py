@@ -1,6 +1,6 @@
-"""What hyperparameters may be: one rule per name, whichever algorithm takes it, from a config or from Python.
+"""Checks of hyperparameters: one rule per name, for every algorithm, in configs and in Python.
 
-The restricted types of jsonargparse would check command lines alone, with messages of a dozen lines.
+The restricted types of jsonargparse would check the command line only, with messages of a dozen lines.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Temperature = float | Literal["auto"]
 
 
 def check_hyperparameters(values: dict[str, Any]) -> None:
-    """Refuse hyperparameters that make no sense, by name, before anything is allocated.
+    """Refuse invalid hyperparameters before anything is allocated.
 
     Args:
-        values: Names and values; unknown names are not looked at.
+        values: Hyperparameters by name; unknown names are ignored.
 
     Raises:
-        ConfigurationError: naming the first that makes no sense.
+        ConfigurationError: If a value is invalid; names the first such hyperparameter.
     """
     for name, value in values.items():
         if name in _RULES:
@@ -35,14 +35,14 @@ def check_hyperparameters(values: dict[str, Any]) -> None:
 
 
 def check_number(name: str, temperature: Temperature) -> None:
-    """Refuse an automatic temperature where there is none.
+    """Refuse an automatic temperature in an algorithm that does not support it.
 
     Args:
-        name: Of the hyperparameter.
-        temperature: Its value.
+        name: Name of the hyperparameter.
+        temperature: Value of the hyperparameter.
 
     Raises:
-        ConfigurationError: if it is ``auto``.
+        ConfigurationError: If the value is ``auto``.
     """
     expected = "a number: soft Q-learning has no automatic temperature"
     require(not isinstance(temperature, str), f"model.{name}", temperature, expected)
@@ -71,8 +71,8 @@ def _widths(value: Iterable[int]) -> bool:
 
 _RULES: dict[str, tuple[Any, str]] = {
     "hidden_sizes": (_widths, "at least one hidden layer, each of at least one unit"),
-    "alpha": (_temperature, "a finite number > 0, or 'auto' where the algorithm knows it"),
-    "alpha_hat": (_temperature, "a finite number > 0, or 'auto' where the algorithm knows it"),
+    "alpha": (_temperature, "a finite number > 0, or 'auto' if the algorithm supports it"),
+    "alpha_hat": (_temperature, "a finite number > 0, or 'auto' if the algorithm supports it"),
     "initial_alpha": (_positive, "a finite number > 0"),
     "target_entropy": (lambda value: value is None or math.isfinite(value), "a finite number of nats, or null"),
     "omega_prime": (lambda value: value is None or _not_negative(value), "a finite number >= 0"),
@@ -82,8 +82,8 @@ _RULES: dict[str, tuple[Any, str]] = {
     "learning_rate_schedule": (lambda value: value in ("constant", "linear"), "'constant' or 'linear'"),
     "tau": (lambda value: 0 < value <= 1, "a number in (0, 1]"),
     "target_update_interval": (lambda value: value >= 1, "a number of updates >= 1"),
-    "huber_delta": (lambda value: value is None or _positive(value), "a finite number > 0, or null for squares"),
-    "max_grad_norm": (lambda value: value is None or _positive(value), "a finite number > 0, or null for none"),
+    "huber_delta": (lambda value: value is None or _positive(value), "a finite number > 0, or null for squared errors"),
+    "max_grad_norm": (lambda value: value is None or _positive(value), "a finite number > 0, or null for no clipping"),
     "noise_correlation": (_not_negative, "a finite number of steps >= 0"),
     "prior_frames": (_not_negative, "a number of frames >= 0"),
     "critic_warm_up_updates": (_not_negative, "a number of updates >= 0"),

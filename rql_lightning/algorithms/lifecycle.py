@@ -1,4 +1,4 @@
-"""How a LightningModule of this project lives: checks before training, K updates per training step, checkpoints."""
+"""The lifecycle of an algorithm: checks before training, K updates per training step, checkpoints."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 class Lifecycle(pl.LightningModule):
-    """The part of an algorithm that has nothing to do with what it learns.
+    """The part of an algorithm that does not depend on what it learns.
 
     Attributes:
-        policy: What acts; set by :meth:`build`.
-        frames: Environment frames that training has seen, over all ranks.
-        updates: Updates made.
-        allowed_rewards: The rewards that it may learn from.
-        needs_checkpoint: Whether ``test``, ``validate`` and ``predict`` need one.
-        train_seconds: Wall-clock from the start of training to the last update, evaluations in between included, over
-            all parts of a resumed run.
+        policy: Policy that acts; set by :meth:`build`.
+        frames: Environment frames used for training so far, over all ranks.
+        updates: Updates made so far.
+        allowed_rewards: Values of ``data.reward`` that the algorithm may learn from.
+        needs_checkpoint: Whether ``test``, ``validate`` and ``predict`` require a checkpoint.
+        train_seconds: Wall-clock seconds from the start of training to the last update, including the evaluations in
+            between, added up over all parts of a resumed run.
     """
 
     policy: Policy
@@ -52,7 +52,7 @@ class Lifecycle(pl.LightningModule):
         raise NotImplementedError
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:
-        """Make K updates from minibatches ``[K, B]``; returns the means of what is worth logging."""
+        """Make K updates from minibatches ``[K, B]``; returns the means of the metrics to log."""
         raise NotImplementedError
 
     @property
@@ -62,7 +62,7 @@ class Lifecycle(pl.LightningModule):
 
     @property
     def decider(self) -> Decider:
-        """What is evaluated."""
+        """The decider that evaluation runs; by default the policy."""
         return self.policy
 
     def setup(self, stage: str) -> None:
@@ -87,7 +87,7 @@ class Lifecycle(pl.LightningModule):
         return f"{expected} for {type(self).__name__}"
 
     def on_train_start(self) -> None:
-        """Start the clock; refuse parameters that would silently never be trained."""
+        """Start the clock, and refuse trainable parameters that no optimizer holds."""
         held = {id(parameter) for optimizer in self.trainer.optimizers for parameter in _held(optimizer)}
         forgotten = [name for name, each in self.named_parameters() if each.requires_grad and id(each) not in held]
         expected = "an optimizer for each parameter that requires a gradient"
@@ -95,9 +95,9 @@ class Lifecycle(pl.LightningModule):
         self._clock = time.monotonic() - self.train_seconds
 
     def training_step(self, batch: TensorDictBase, batch_idx: int) -> None:
-        """K updates (house rule: the update itself reads like the paper's algorithm)."""
+        """Make K updates and log their metrics."""
         self.frames = self.data.frames
-        before = self.frames - self.data.frames_per_turn  # the last training step still learns
+        before = self.frames - self.data.frames_per_turn  # so that the last training step has a positive learning rate
         for optimizer in self.trainer.optimizers:
             if isinstance(optimizer, VectorOptimizer):
                 optimizer.follow_schedule(1.0 - before / self.data.total_frames)
@@ -109,7 +109,7 @@ class Lifecycle(pl.LightningModule):
             self.log_metrics({f"train/{name}": value for name, value in metrics.items()})
 
     def _check_finite(self, metrics: dict[str, float]) -> None:
-        """Losses and weights: the last update's weights show in no loss before they act or are saved."""
+        """Refuse losses and weights that are not finite; the last update's weights do not affect any loss yet."""
         wrong = [f"{name} became {value}" for name, value in metrics.items() if not math.isfinite(value)]
         wrong += [
             f"{name} became infinite or NaN"
@@ -119,24 +119,24 @@ class Lifecycle(pl.LightningModule):
         if wrong:
             raise DivergenceError(
                 f"{wrong[0]} at frame {self.frames}, update {self.updates}: training diverged. The last checkpoint, "
-                "if one was written, is from before; try a smaller model.learning_rate or model.max_grad_norm"
+                "if any, precedes the divergence; try a smaller model.learning_rate or model.max_grad_norm"
             )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Nothing: the evaluation callback runs the episodes."""
+        """Do nothing: the evaluation callback runs the episodes."""
 
     test_step = validation_step
     predict_step = validation_step
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
-        """Write scalars to every logger, against environment frames."""
+        """Write scalars to every logger, with the number of environment frames as the step."""
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.frames)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what the file holds, in plain data."""
+        """Add a description of the run in plain data."""
         checkpoint["rql_lightning"] = {
             "algorithm": type(self).__name__,
             "task": self.policy.task,
@@ -148,7 +148,7 @@ class Lifecycle(pl.LightningModule):
         self.data.on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another task or algorithm; take over the counters."""
+        """Refuse a checkpoint of another task or algorithm, and restore the counters."""
         fitting = self.trainer.state.fn == "fit"
         adapt_checkpoint(checkpoint, self, f"checkpoint {self.trainer.ckpt_path}", fitting)
         about = checkpoint["rql_lightning"]
@@ -165,7 +165,7 @@ def _held(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 @contextmanager
 def denormals_flushed() -> Iterator[None]:
-    """Denormal results become zero: Adam's moments of dead units decay into them, and they halve its speed."""
+    """Flush denormal numbers to zero within this context; Adam's moments of dead units decay to them, which is slow."""
     already = float(torch.tensor(1e-40) * 1.0) == 0.0
     torch.set_flush_denormal(True)
     try:

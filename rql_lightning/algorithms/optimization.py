@@ -1,4 +1,4 @@
-"""Gradient steps on vectors of parameters: fused, clipped, averaged over ranks, each with its own learning rate."""
+"""Optimizers on flat parameter vectors: fused, clipped and averaged over ranks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Average = Callable[[Tensor], Tensor]
 
 
 class VectorOptimizer(torch.optim.Adam):
-    """Adam on groups of parameters, each of which is one vector that its parameters are views of.
+    """Adam on groups of parameters; the parameters of each group are views of one flat vector.
 
-    A step of one vector costs a tenth of steps of each parameter where networks are small, and ranks exchange one
-    message. A further network, such as a discriminator, is a further group or a further optimizer.
+    For small networks, a step on one vector takes a tenth of the time of steps on separate parameters, and ranks
+    exchange a single message. Add a group or an optimizer for each further network, such as a discriminator.
 
     Args:
-        groups: The parameters of each group.
-        learning_rate: At the start.
-        schedule: ``linear`` lets the learning rate fall to 0 at the end of the budget.
-        max_grad_norm: The gradient of each group is clipped to this norm; ``None`` for no clipping.
+        groups: Parameters of each group.
+        learning_rate: Initial learning rate.
+        schedule: ``constant``, or ``linear`` to decrease the learning rate to 0 at the end of the budget.
+        max_grad_norm: Norm to which the gradient of each group is clipped; ``None`` for no clipping.
 
     Attributes:
-        members: The parameters of each group.
+        members: Parameters of each group.
     """
 
     def __init__(
@@ -45,25 +45,26 @@ class VectorOptimizer(torch.optim.Adam):
         super().__init__(self.vectors, lr=learning_rate, fused=True)
 
     def follow_schedule(self, remaining: float) -> None:
-        """Set the learning rate for this part of the budget, in [0, 1], that is left."""
+        """Set the learning rate from the remaining fraction of the budget, in [0, 1]."""
         for group in self.param_groups:
             group["lr"] = self.learning_rate * (max(remaining, 0.0) if self.schedule == "linear" else 1.0)
 
     def differentiate(self, loss: Tensor, parameters: Sequence[Tensor], average: Average | None = None) -> None:
-        """Give the vectors the gradient of a loss, averaged and clipped, for :meth:`step` to follow.
+        """Compute the gradient of a loss, averaged and clipped, and assign it to the vectors for :meth:`step`.
 
-        ``torch.autograd.grad`` leaves DistributedDataParallel's hooks alone: they allow one backward pass per training
-        step, where an algorithm makes K of them. Vectors that ``parameters`` do not reach have no gradient: they stand
-        still, and Adam does not count the step for them. (After steps of gradient 0 the first others would be several
-        times the learning rate.)
+        The gradient is computed by ``torch.autograd.grad``, which does not trigger the hooks of
+        DistributedDataParallel: they allow one backward pass per training step, but an algorithm makes K. The vectors
+        of groups that are not in ``parameters`` get no gradient, so they do not change and Adam does not count the step
+        for them. (With zero gradients instead, the first steps afterwards would be several times the learning rate.)
 
         Args:
-            loss: Scalar.
-            parameters: What to differentiate by: all parameters of one or more groups, in the groups' order.
-            average: Over the ranks; ``None`` for one rank.
+            loss: Loss to differentiate, scalar.
+            parameters: Parameters to differentiate with respect to: all parameters of one or more groups, in the order
+                of the groups.
+            average: Function that averages a gradient over the ranks; ``None`` for one rank.
 
         Raises:
-            ConfigurationError: for parameters that are not whole groups of this optimizer, in their order.
+            ConfigurationError: If the parameters are not complete groups of this optimizer in their order.
         """
         sizes = self._sizes(parameters)
         gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
@@ -75,7 +76,7 @@ class VectorOptimizer(torch.optim.Adam):
                 part.unsqueeze(0).renorm_(p=2, dim=0, maxnorm=self.max_grad_norm)
 
     def _sizes(self, parameters: Sequence[Tensor]) -> list[int]:
-        """Elements of each vector that the parameters reach: all of them or none."""
+        """Return the number of elements of each vector to differentiate: all of them or none."""
         key = tuple(map(id, parameters))
         if key not in self._plans:
             groups = [tuple(map(id, group)) for group in self.members]
@@ -94,17 +95,16 @@ class VectorOptimizer(torch.optim.Adam):
 
 @torch.no_grad()
 def share_memory(parameters: Sequence[Tensor]) -> Tensor:
-    """Move parameters into one vector, of which they become views.
+    """Move parameters into one flat vector, of which they become views.
 
-    An optimizer on the vector then makes one step of one tensor where it would make one for each parameter: a tenth of
-    an update of small networks. Loading and saving the parameters works as before; moving their module to another
-    device or type afterwards breaks the bond.
+    An optimizer on the vector steps one tensor instead of one per parameter. Loading and saving the parameters works as
+    before, but moving their module to another device or dtype afterwards separates them from the vector.
 
     Args:
-        parameters: On one device and of one type.
+        parameters: Parameters on one device and of one dtype.
 
     Returns:
-        The vector ``[parameters' elements]``, a leaf that takes ``grad``.
+        The vector, ``[total number of elements]``, a leaf that requires a gradient.
     """
     vector = parameters_to_vector(parameters).clone()
     pieces = vector.split([parameter.numel() for parameter in parameters])

@@ -1,4 +1,4 @@
-"""Residual soft Q-learning (section 3): soft Q-learning with another target and another policy, nothing else."""
+"""Residual soft Q-learning (section 3): soft Q-learning with a different target and a different policy."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from rql_lightning.priors import Prior
 class ResidualSoftQLearning(CustomizesPrior, SoftQLearning):
     """Customise a frozen prior to an add-on reward (Eq. 6, 7, 8), for discrete actions.
 
-    omega_prime = alpha_hat is KL-regularised reinforcement learning towards the prior; omega_prime = 0 forgets it.
+    With omega_prime = alpha_hat this is KL-regularised reinforcement learning towards the prior; with omega_prime = 0
+    the prior is ignored.
 
     Args:
-        prior: The frozen policy to customise.
-        omega_prime: Weight ω′ = ωα of the prior's log-likelihood, >= 0: a large one stays close to the prior. null
-            stands for alpha_hat.
+        prior: Frozen policy to customise.
+        omega_prime: Weight ω′ = ωα of the prior's log-likelihood, >= 0; a larger weight keeps the policy closer to the
+            prior. null stands for alpha_hat.
         alpha_hat: Temperature of the customised policy.
-        epsilon_initial: Probability of a uniformly random action at the start of training; the policy is sampled
-            otherwise. (A large one makes customization collapse where the prior's skill is needed to see anything.)
-        **settings: Those of SoftQLearning, but for alpha.
+        epsilon_initial: Probability of a uniformly random action at the start of training; otherwise the policy is
+            sampled. A large value lets customization fail in tasks whose relevant states only a skilled policy reaches.
+        **settings: Arguments of SoftQLearning except alpha.
     """
 
     explored = ("action", "prior_parameters")
@@ -48,15 +49,15 @@ class ResidualSoftQLearning(CustomizesPrior, SoftQLearning):
         self.omega_prime = alpha_hat if omega_prime is None else omega_prime
 
     def make_policy(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> SoftQPolicy:
-        """The policy of Eq. 6."""
+        """Build the policy of Eq. 6."""
         self.prior.attach(observation_space, action_space)
         spaces = (observation_space, action_space)
         return SoftQPolicy(*spaces, self.hidden_sizes, self.alpha_hat, self.prior, self.omega_prime, task)
 
     def next_value(self, next_q: Tensor, minibatch: Minibatch) -> Tensor:
-        """V_R(s′) (Eq. 8), with the prior's log-probabilities as they were kept in the replay buffer."""
+        """Return V_R(s′) (Eq. 8), with the prior's log-probabilities from the replay buffer; ``[...]``."""
         return functional.residual_value(next_q, minibatch.next_prior_parameters, self.omega_prime, self.alpha_hat)
 
     def ask_prior(self, observation: Tensor) -> dict[str, Tensor]:
-        """The prior's log-probabilities, for acting and for the replay buffer; ``[N, A]``."""
+        """Return the prior's log-probabilities ``[N, A]``, for acting and for the replay buffer."""
         return {"prior_parameters": self.prior_parameters(observation)}

@@ -1,4 +1,4 @@
-"""Soft actor-critic (Haarnoja et al. 2018): the RL prior, and the full policy on the total reward."""
+"""Soft actor-critic (Haarnoja et al. 2018), for RL priors and for policies of the total reward."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """a ~ π̂(·|s).
+    """Actions sampled from the policy, a ~ π̂(·|s).
 
     Attributes:
-        pre_tanh: u, ``[B, A]``.
-        action: tanh(u), ``[B, A]``.
-        log_prob: log π̂(a|s), ``[B]``.
+        pre_tanh: Pre-tanh actions u, ``[B, A]``.
+        action: Actions a = tanh(u), ``[B, A]``.
+        log_prob: Log-densities log π̂(a|s), ``[B]``.
     """
 
     pre_tanh: Tensor
@@ -41,28 +41,27 @@ class Sample:
 
 
 class SoftActorCritic(Algorithm):
-    """Learn a maximum-entropy policy of the environment's reward over bounded continuous actions.
+    """Learn a maximum-entropy policy over bounded continuous actions from the environment's reward.
 
     Args:
         hidden_sizes: Width of each hidden layer of the actor and of each of the twin critics.
         alpha: Temperature: a number, or 'auto' to keep the policy's entropy at target_entropy.
         initial_alpha: Initial value of an automatic temperature.
-        target_entropy: Entropy that an automatic temperature aims at, in nats, of actions in the coordinate [-1, 1];
-            null for minus the number of action dimensions.
-        goal_scales: For observations that begin with a goal and what is achieved of it, such as Parking's: one scale
-            per number of the goal; the networks also see asinh(scale * (achieved - goal)). null for none.
+        target_entropy: Target of the policy's entropy with an automatic temperature, in nats, for actions scaled to
+            [-1, 1]; null for minus the number of action dimensions.
+        goal_scales: One scale per number of the goal, for observations that start with the desired and the achieved
+            goal, as in Parking; the networks also get asinh(scale * (achieved - desired)). null for no such inputs.
         gamma: Discount factor, in [0, 1].
-        learning_rate: Learning rate of Adam at the start, for actor, critics and automatic temperature.
-        learning_rate_schedule: Learning rate over the budget: 'constant', or 'linear' to let it fall to 0 at the end.
-        tau: Step of the target critics towards the critics at each update.
-        layer_norm: Whether the critics' hidden layers are normalised, which keeps them from extrapolating.
-        max_grad_norm: Norm to which the gradients of critics, actor and temperature are each clipped; null for no
-            clipping.
-        noise_correlation: Correlation time, in environment steps, of the noise that exploration samples actions with; 0
-            for white noise.
-        start_at: Checkpoint, or name of a shipped one, of an actor of the same sizes whose weights the actor starts
-            with; null for random weights.
-        critic_warm_up_updates: Number of updates at the start in which the critics learn and the actor stands still.
+        learning_rate: Initial learning rate of Adam, for the actor, the critics and an automatic temperature.
+        learning_rate_schedule: Learning rate schedule: 'constant', or 'linear' to decrease it to 0 over the budget.
+        tau: Interpolation factor of the target critics towards the critics at each update.
+        layer_norm: Whether to use layer normalisation in the critics, which limits their extrapolation.
+        max_grad_norm: Norm to which the gradients of the critics, the actor and the temperature are each clipped; null
+            for no clipping.
+        noise_correlation: Correlation time of the exploration noise, in environment steps; 0 for white noise.
+        start_at: Checkpoint, or name of a shipped policy, from whose actor of the same architecture the weights are
+            copied before training; null for random initial weights.
+        critic_warm_up_updates: Number of updates at the start of training in which only the critics learn.
     """
 
     policy: SquashedGaussianPolicy
@@ -96,27 +95,27 @@ class SoftActorCritic(Algorithm):
         self.layer_norm, self.max_grad_norm = layer_norm, max_grad_norm
         self.noise = CorrelatedNoise(noise_correlation)
 
-    # -- what residual algorithms and ablations override -------------------------------------------------------------
+    # -- overridden by residual algorithms and ablations -------------------------------------------------------------
 
     def make_policy(
         self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str
     ) -> SquashedGaussianPolicy:
-        """The actor."""
+        """Build the actor."""
         encoder = Encoder.scaled_of(observation_space, self.goal_scales)
         return SquashedGaussianPolicy(observation_space, action_space, self.hidden_sizes, encoder, task=task)
 
     def next_value(self, minibatch: Minibatch, next_q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
-        """V(s′), ``[B]``: the smaller target critic at a′ ~ π̂(·|s′), and the entropy of a′."""
+        """Return an estimate of V(s′), ``[B]``: the smaller target critic at a′ ~ π̂(·|s′) minus α̂ log π̂(a′|s′)."""
         return functional.actor_critic_value(next_q, sample.log_prob, alpha_hat)
 
     def actor_loss(self, minibatch: Minibatch, q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
-        """Eq. 10 without a prior; scalar."""
+        """Return the loss of Eq. 10 without a prior, scalar."""
         return functional.actor_loss(sample.log_prob, q, alpha_hat)
 
     # ----------------------------------------------------------------------------------------------------------------
 
     def build(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> None:
-        """Allocate actor, twin critics, their targets and the automatic temperature."""
+        """Allocate the actor, twin critics, their targets and the temperature."""
         check_continuous(observation_space, action_space)
         self.policy = self.make_policy(observation_space, action_space, task)
         size, actions = self.policy.encoder.size, self.policy.bounds.size
@@ -133,17 +132,17 @@ class SoftActorCritic(Algorithm):
         else:  # the config's number, whatever a checkpoint was trained with
             self.register_buffer("log_alpha", log_alpha, persistent=False)
         self.entropy_goal = -float(actions) if self.target_entropy is None else self.target_entropy
-        most = actions * math.log(2.0)  # of the uniform policy on [−1, 1]^A
-        expected = f"less than {most:.3f} nats, the most that {actions} action dimensions can have"
+        most = actions * math.log(2.0)  # the entropy of the uniform policy on [−1, 1]^A
+        expected = f"less than {most:.3f} nats, the largest entropy of {actions} action dimensions in [-1, 1]"
         require(self.entropy_goal < most, "model.target_entropy", self.target_entropy, expected)
 
     def initialize(self) -> None:
-        """Where actor and critics start, if not at random."""
+        """Copy initial weights to the networks, if configured."""
         if self.start_at is not None:
             self.policy.start_at(load_policy(self.start_at), f"model.start_at: found {self.start_at!r}")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One Adam on critics, actor, and the temperature if it is automatic."""
+        """Create one Adam optimizer for the critics, the actor and an automatic temperature."""
         groups: list[list[Tensor]] = [list(self.critic.parameters()), list(self.policy.network.parameters())]
         groups += [[self.log_alpha]] if self.alpha == "auto" else []
         self._critic_parameters, self._learnt = groups[0], [parameter for group in groups for parameter in group]
@@ -153,7 +152,10 @@ class SoftActorCritic(Algorithm):
         return optimizer
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:
-        """K updates of critics, actor and temperature, each from the parameters before it (``[K, B]``)."""
+        """Make K updates of critics, actor and temperature on minibatches ``[K, B]``.
+
+        In each update, all gradients are taken at the parameters before it.
+        """
         optimizer = self.main_optimizer
         noise = torch.randn(2, *batch["action"].shape, device=self.device).unbind(1)
         history: list[dict[str, Tensor]] = []
@@ -176,16 +178,18 @@ class SoftActorCritic(Algorithm):
     def losses(
         self, minibatch: Minibatch, noise: Tensor, next_noise: Tensor
     ) -> tuple[dict[str, Tensor], Sample, dict[str, Tensor]]:
-        """The losses of critics, actor and automatic temperature, each with a gradient for its own parameters alone.
+        """Compute the losses of the critics, the actor and an automatic temperature.
+
+        Each loss has a gradient with respect to its own parameters only.
 
         Args:
-            minibatch: ``[B]``.
-            noise: Standard normal, ``[B, A]``: chooses a ~ π̂(·|s).
-            next_noise: The same for a′ ~ π̂(·|s′).
+            minibatch: Transitions, ``[B]``.
+            noise: Standard normal noise that determines a ~ π̂(·|s), ``[B, A]``.
+            next_noise: Standard normal noise that determines a′ ~ π̂(·|s′), ``[B, A]``.
 
         Returns:
-            The losses by name, scalars: ``critic``, ``actor`` and, if the temperature is automatic, ``alpha``; the
-            actions chosen at s; and what is worth logging, without gradient, of any shape.
+            The scalar losses by name (``critic``, ``actor`` and, if the temperature is automatic, ``alpha``); the
+            actions sampled at s; and metrics to log, of any shape and without gradient.
         """
         alpha_hat = self.log_alpha.detach().exp()
         with torch.no_grad():
@@ -205,11 +209,11 @@ class SoftActorCritic(Algorithm):
         return losses, sample, diagnostics
 
     def diagnostics(self, minibatch: Minibatch, sample: Sample) -> dict[str, Tensor]:
-        """More that is worth logging of the last minibatch, without gradient; each is averaged over its elements."""
+        """Return further metrics of the last minibatch, without gradient; each is averaged over its elements."""
         return {}
 
     def sample(self, observation: Tensor, noise: Tensor) -> Sample:
-        """A ~ π̂(·|s) at observations ``[B, D]``, reparameterised by standard normal noise ``[B, A]``."""
+        """Sample a ~ π̂(·|s) at encoded observations ``[B, D]``, reparameterised by standard normal noise ``[B, A]``."""
         location, log_scale = self.policy.location_and_log_scale(observation)
         pre_tanh = torch.addcmul(location, log_scale.exp(), noise)
         log_prob = functional.reparameterised_log_prob(noise, pre_tanh, log_scale)
@@ -219,11 +223,11 @@ class SoftActorCritic(Algorithm):
 
     @torch.no_grad()
     def explore(self, observation: Tensor) -> dict[str, Tensor]:
-        """A sample of the policy, ``[N, *action_shape]``, and its pre-tanh action, ``[N, A]``."""
+        """Sample actions ``[N, *action_shape]`` from the policy; also returns the pre-tanh actions ``[N, A]``."""
         return self.explore_with(self.policy, observation)
 
     def explore_with(self, policy: Policy, observation: Tensor) -> dict[str, Tensor]:
-        """The same with the exploration noise of any policy whose family is explorable."""
+        """Sample actions with exploration noise from any policy whose family is ``explorable``; see :meth:`explore`."""
         parameters = policy.distribution_parameters(observation)
         self.noise.state = self.noise_state
         shape = torch.Size([len(observation), self.policy.bounds.size])
@@ -233,6 +237,6 @@ class SoftActorCritic(Algorithm):
         return {"action": self.policy.bounds.to_environment(torch.tanh(pre_tanh)), "pre_tanh": pre_tanh}
 
     def annotate(self, frames: TensorDictBase) -> TensorDictBase:
-        """From here on actions are in the coordinate [−1, 1]."""
+        """Replace the actions of frames ``[N, T]`` by actions in [−1, 1]."""
         frames["action"] = torch.tanh(frames["pre_tanh"])
         return frames

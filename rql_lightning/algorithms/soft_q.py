@@ -1,4 +1,4 @@
-"""Soft Q-learning (Haarnoja et al. 2017): the RL prior, and the full policy on the total reward."""
+"""Soft Q-learning (Haarnoja et al. 2017), for RL priors and for policies of the total reward."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 class SoftQLearning(Algorithm):
-    """Learn the soft Q-function of the environment's reward and act by its Boltzmann policy (Eq. 1 and 2).
+    """Learn the soft Q-function of the environment's reward and act with its Boltzmann policy (Eq. 1 and 2).
 
     Args:
         hidden_sizes: Width of each hidden layer of the Q-network.
-        alpha: Temperature: how much an extra nat of entropy is worth in reward.
+        alpha: Temperature, the reward equivalent of one nat of entropy.
         gamma: Discount factor, in [0, 1].
-        learning_rate: Learning rate of Adam at the start.
-        learning_rate_schedule: Learning rate over the budget: 'constant', or 'linear' to let it fall to 0 at the end.
-        tau: Step of the target network towards the Q-network at each of its updates; 1 copies the Q-network.
-        target_update_interval: Gradient updates between two updates of the target network.
-        huber_delta: Error at which the loss turns from quadratic to linear; null for a quadratic loss throughout.
-        max_grad_norm: Norm to which gradients are clipped; null for no clipping.
-        epsilon_initial: Probability of a uniformly random action at the start of training; the policy is sampled
-            otherwise.
-        epsilon_final: Probability of a uniformly random action once epsilon_fraction of the budget is spent.
-        epsilon_fraction: Fraction of the budget over which the probability of a random action falls.
+        learning_rate: Initial learning rate of Adam.
+        learning_rate_schedule: Learning rate schedule: 'constant', or 'linear' to decrease it to 0 over the budget.
+        tau: Interpolation factor of the target network towards the Q-network when it is updated; 1 copies the weights.
+        target_update_interval: Number of gradient updates between two updates of the target network.
+        huber_delta: Error at which the loss changes from quadratic to linear; null for a quadratic loss.
+        max_grad_norm: Norm to which the gradient is clipped; null for no clipping.
+        epsilon_initial: Probability of a uniformly random action at the start of training; otherwise the policy is
+            sampled.
+        epsilon_final: Probability of a uniformly random action after the fraction epsilon_fraction of the budget.
+        epsilon_fraction: Fraction of the budget over which the probability of a random action decreases linearly.
     """
 
     policy: SoftQPolicy
@@ -69,37 +69,37 @@ class SoftQLearning(Algorithm):
             epsilon_fraction,
         )
 
-    # -- what the residual algorithm overrides: the policy and the target --------------------------------------------
+    # -- overridden by the residual algorithm: the policy and the target ---------------------------------------------
 
     def make_policy(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> SoftQPolicy:
-        """The Boltzmann policy of the soft Q-function (Eq. 1)."""
+        """Build the Boltzmann policy of the soft Q-function (Eq. 1)."""
         return SoftQPolicy(observation_space, action_space, self.hidden_sizes, self.alpha_hat, task=task)
 
     def next_value(self, next_q: Tensor, minibatch: Minibatch) -> Tensor:
-        """V(s′) = α log Σ exp(Q(s′, a′) / α) (Eq. 2); ``[..., A]`` → ``[...]``."""
+        """Return V(s′) = α log Σ exp(Q(s′, a′) / α) (Eq. 2); ``[..., A]`` → ``[...]``."""
         return functional.residual_value(next_q, None, 0.0, self.alpha_hat)
 
     def ask_prior(self, observation: Tensor) -> dict[str, Tensor]:
-        """What acting learns of the prior at observations ``[N, *observation_shape]``: nothing without one."""
+        """Evaluate the prior for acting at observations ``[N, *observation_shape]``; empty without a prior."""
         return {}
 
     # ----------------------------------------------------------------------------------------------------------------
 
     def build(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> None:
-        """Allocate the Q-network and its target."""
+        """Allocate the Q-network and its target network."""
         self.policy = self.make_policy(observation_space, action_space, task)
         self.target_network = copy.deepcopy(self.policy.q_network).requires_grad_(False)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam on the Q-network."""
+        """Create an Adam optimizer for the Q-network."""
         groups = [self.policy.q_network.parameters()]
         return VectorOptimizer(groups, self.learning_rate, self.learning_rate_schedule, self.max_grad_norm)
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:
         """Minimise Eq. 7 on K minibatches ``[K, B]``.
 
-        The target network stands still between two of its updates, so the targets (Eq. 8) of all minibatches up to the
-        next are computed in one pass.
+        The target network does not change between two of its updates, so the targets (Eq. 8) of all minibatches up to
+        its next update are computed in one pass.
         """
         optimizer = self.main_optimizer
         final = self.updates + len(batch)
@@ -128,7 +128,7 @@ class SoftQLearning(Algorithm):
         }
 
     def _until_target_updates(self, minibatch: Minibatch) -> Iterator[Minibatch]:
-        """Split ``[K, B]`` where the target network is due."""
+        """Split minibatches ``[K, B]`` at the updates of the target network."""
         start = 0
         while start < len(minibatch):
             stop = min(start + self.target_update_interval - self.updates % self.target_update_interval, len(minibatch))
@@ -142,14 +142,14 @@ class SoftQLearning(Algorithm):
 
     @property
     def epsilon(self) -> float:
-        """Probability of a uniformly random action, by the frames collected so far."""
+        """Probability of a uniformly random action, which depends on the number of frames collected so far."""
         span = self.epsilon_fraction * self.data.total_frames
         progress = min(1.0, self.data.frames / span) if span > 0 else 1.0
         return self.epsilon_initial + progress * (self.epsilon_final - self.epsilon_initial)
 
     @torch.no_grad()
     def explore(self, observation: Tensor) -> dict[str, Tensor]:
-        """A uniformly random action with probability ε, otherwise a sample of the policy; ``[N]``."""
+        """Choose a uniformly random action with probability ε, otherwise sample the policy; ``[N]``."""
         asked = self.ask_prior(observation)
         action = self.policy.sample(self.policy.from_prior(observation, asked.get("prior_parameters")))
         random_action = torch.randint_like(action, self.policy.family.size)

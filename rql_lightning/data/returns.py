@@ -49,8 +49,8 @@ class TrainingReturns:
         return returns, lengths.astype(np.int64)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Tensors that :meth:`restore` goes on from."""
-        return {"running": torch.from_numpy(self.running.copy()), "finished": torch.from_numpy(self._joined())}
+        """Tensors that :meth:`restore` goes on from. (When finished episodes are handed out is no part of training.)"""
+        return {"running": torch.from_numpy(self.running.copy())}
 
     def restore(self, state: dict[str, Any] | None, same_episodes: bool) -> None:
         """Go on from :meth:`state`.
@@ -59,7 +59,6 @@ class TrainingReturns:
             state: ``None`` for a checkpoint that has none.
             same_episodes: Whether the environments go on with the episodes of that moment, or start new ones.
         """
-        self._finished = [] if state is None else [state["finished"].numpy()]
         if same_episodes:
             self.running[:] = np.nan if state is None else state["running"].numpy()
 

@@ -1,4 +1,4 @@
-"""What acts: policies over an environment's spaces."""
+"""Policies over an environment's spaces."""
 
 from rql_lightning.policies.actor import SquashedGaussianPolicy
 from rql_lightning.policies.base import Policy

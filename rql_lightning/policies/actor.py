@@ -1,4 +1,4 @@
-"""Actors over bounded continuous actions."""
+"""Policies over bounded continuous actions."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ LOG_SCALE_RANGE = (-5.0, 2.0)
 
 
 class SquashedGaussianPolicy(Policy):
-    """The actor of soft actor-critic: a network that gives location and log-scale of u, a = tanh(u).
+    """The actor of soft actor-critic: a network returns the location and log-scale of u, and the action is tanh(u).
 
     Args:
-        observation_space: ``Box``.
-        action_space: Bounded ``Box``.
-        hidden_sizes: Hidden layers of the network.
-        encoder: What the network sees; by default numbers with finite bounds within [−1, 1].
-        prior: The frozen prior that it customises, or ``None``.
-        task: Gymnasium id.
+        observation_space: Observation space, a ``Box``.
+        action_space: Action space, a bounded ``Box``.
+        hidden_sizes: Width of each hidden layer of the network.
+        encoder: Encoder of observations; by default scales numbers with finite bounds to [−1, 1].
+        prior: Frozen prior that the policy customises, or ``None``.
+        task: Gymnasium id of the task.
     """
 
     bounds: ActionBounds
@@ -51,39 +51,39 @@ class SquashedGaussianPolicy(Policy):
         self.prior = prior
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
-        """Location and log-scale, ``[..., 2 A]``."""
+        """Return location and log-scale of u, concatenated, ``[..., 2 A]``."""
         return torch.cat(self.location_and_log_scale(self.encoder(self.flatten(observation))), dim=-1)
 
     def location_and_log_scale(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        """``[..., A]`` each, at encoded observations."""
+        """Return location and log-scale of u at encoded observations ``[..., D]``, ``[..., A]`` each."""
         location, log_scale = self.network(code).chunk(2, dim=-1)
         return location, log_scale.clamp(*LOG_SCALE_RANGE)
 
     def start_at(self, other: Policy, option: str) -> None:
-        """Copy the weights of an actor of the same sizes.
+        """Copy the weights of an actor of the same architecture.
 
         Args:
-            other: Such an actor.
-            option: Who asks for it, for messages.
+            other: Actor to copy from.
+            option: Option that requests it and its value, for messages.
 
         Raises:
-            ConfigurationError: if ``other`` is none.
+            ConfigurationError: If ``other`` is not an actor of the same architecture.
         """
         expected, found = self._sizes(self), self._sizes(other)
         if found != expected:
-            raise ConfigurationError(f"{option}, expected a squashed Gaussian actor of {expected}; that is {found}")
+            raise ConfigurationError(f"{option}, expected a squashed Gaussian actor of {expected}, not {found}")
         self.network.load_state_dict(other.network.state_dict())  # type: ignore[union-attr]
 
     @staticmethod
     def _sizes(policy: Any) -> dict[str, Any]:
-        """What two actors have in common that can have the same weights."""
+        """Return the properties that two actors must share to have interchangeable weights."""
         if not isinstance(policy, SquashedGaussianPolicy):
             return {"kind": type(policy).__name__}
         shapes = {"observation": policy.observation_space.shape, "encoder": policy.encoder.describe()}
         return {**shapes, "action": policy.action_space.shape, "hidden_sizes": policy.hidden_sizes}
 
     def describe(self) -> dict[str, Any]:
-        """See :meth:`Policy.describe`."""
+        """Return the description from which :func:`rql_lightning.load_policy` rebuilds the policy."""
         prior = None if self.prior is None else self.prior.describe()
         own = {"hidden_sizes": self.hidden_sizes, "encoder": self.encoder.describe()}
         return {**super().describe(), **own, "prior": prior}

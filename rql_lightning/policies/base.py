@@ -1,4 +1,4 @@
-"""What acts: a policy over an environment's spaces."""
+"""The base class of policies over an environment's spaces."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from rql_lightning.spaces import ActionBounds, as_elements, space_to_data
 
 
 class Policy(nn.Module):
-    """A stochastic policy: an observation gives the parameters of a law of actions.
+    """A stochastic policy that maps observations to the parameters of a distribution over actions.
 
-    A subclass sets the attributes and gives :meth:`distribution_parameters`; everything else follows from its family.
-    The parameters are what a replay buffer keeps of a frozen prior.
+    Subclasses set the attributes and implement :meth:`distribution_parameters`; the other methods are determined by the
+    family of distributions. For a frozen prior, the replay buffer stores the parameters.
 
     Attributes:
-        observation_space: ``Box``.
-        action_space: ``Discrete``, or a bounded ``Box``.
-        family: The law of actions that the parameters mean.
-        bounds: Between the coordinate [−1, 1] and the environment's units; ``None`` for discrete actions.
-        task: Gymnasium id of the environment that the policy was made for, or ``None``.
-        prior: The prior that the policy customises, or ``None``.
+        observation_space: Observation space, a ``Box``.
+        action_space: Action space, ``Discrete`` or a bounded ``Box``.
+        family: Family of distributions that the parameters belong to.
+        bounds: Conversion between actions in [−1, 1] and the environment's units; ``None`` for discrete actions.
+        task: Gymnasium id of the environment that the policy was created for, or ``None``.
+        prior: Prior that the policy customises, or ``None``.
     """
 
     observation_space: gym.Space[Any]
@@ -44,45 +44,46 @@ class Policy(nn.Module):
         self.task, self.prior, self.bounds = None, None, None
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
-        """Parameters ``[..., P]`` of the law of actions at observations ``[..., *observation_shape]``."""
+        """Return the distribution parameters ``[..., P]`` at observations ``[..., *observation_shape]``."""
         raise NotImplementedError
 
     @property
     def can_act(self) -> bool:
-        """Whether :meth:`act` works: not of a prior that is only a density over continuous actions."""
+        """Whether :meth:`act` is supported; a prior that is only a log-density of continuous actions cannot act."""
         return self.family.can_act
 
     def distribution(self, observation: Tensor) -> Distribution:
-        """π(·|s) at observations ``[..., *observation_shape]``, of continuous actions in the coordinate [−1, 1]."""
+        """Return π(·|s) at observations ``[..., *observation_shape]``, with continuous actions in [−1, 1]."""
         return self.family.distribution(self.distribution_parameters(observation))
 
     def mode(self, parameters: Tensor) -> Tensor:
-        """The deterministic action, ``[..., *action_shape]``, in the environment's units."""
+        """Return the deterministic action in the environment's units, ``[..., *action_shape]``."""
         return self._to_environment(self.family.mode(parameters))
 
     def sample(self, parameters: Tensor) -> Tensor:
-        """A random action, ``[..., *action_shape]``, in the environment's units."""
+        """Sample an action in the environment's units, ``[..., *action_shape]``."""
         return self._to_environment(self.family.sample(parameters))
 
     def _to_environment(self, action: Tensor) -> Tensor:
         return action if self.bounds is None else self.bounds.to_environment(action)
 
     def divergence(self, parameters: Tensor, prior_parameters: Tensor) -> Tensor:
-        """KL(policy ‖ prior) in nats, ``[...]``, from the parameters of both."""
+        """Return KL(policy ‖ prior) in nats, ``[...]``, from the distribution parameters of both."""
         assert self.prior is not None
         return self.family.kl(parameters, self.prior.family, prior_parameters)
 
     @torch.no_grad()
     def act(self, observation: Any, deterministic: bool = True) -> Any:
-        """Choose an action for one observation or for each of a batch.
+        """Choose an action for one observation or for each observation of a batch.
 
         Args:
             observation: NumPy array or tensor, ``[*observation_shape]`` or ``[N, *observation_shape]``.
-            deterministic: The most probable action (of continuous ones: tanh of the mean), or a sample.
+            deterministic: Whether to return the deterministic action (the most probable discrete action, or tanh of the
+                mean of u for continuous actions) instead of a sample.
 
         Returns:
-            Actions in the environment's own units, ``[*action_shape]`` or ``[N, *action_shape]``; NumPy for NumPy,
-            tensor for tensor.
+            Actions in the environment's own units, ``[*action_shape]`` or ``[N, *action_shape]``; a tensor if the
+            observation is a tensor, otherwise a NumPy array or scalar.
         """
         parameters = self.distribution_parameters(self.as_input(observation))
         action = self.mode(parameters) if deterministic else self.sample(parameters)
@@ -90,10 +91,10 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def decide(self, observation: Any, state: Any = None) -> Decision:
-        """The deterministic actions at observations ``[N, *observation_shape]``, and their laws' KL to the prior's.
+        """Return the deterministic actions at observations ``[N, *observation_shape]``, and the KL to the prior.
 
         Raises:
-            EnvironmentContractError: for a prior that is only a density.
+            EnvironmentContractError: If the policy cannot act (see :attr:`can_act`).
         """
         tensor = self.as_input(observation)
         parameters = self.distribution_parameters(tensor)
@@ -105,7 +106,7 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def log_prob(self, observation: Any, action: Any) -> Any:
-        """Log π(a|s) for one pair or a batch of them; shapes and kinds as in :meth:`act`."""
+        """Return log π(a|s) for one pair or a batch of pairs, with shapes and types as in :meth:`act`."""
         tensor = self.as_input(observation)
         taken = torch.as_tensor(action, device=tensor.device)
         if tensor.dim() == len(self.observation_space.shape or ()):
@@ -115,14 +116,14 @@ class Policy(nn.Module):
         return result if isinstance(observation, Tensor) else result.cpu().numpy()[()]
 
     def log_prob_of(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Log π(a|s) of batches as tensors on the policy's device; of continuous actions per unit of the environment's.
+        """Return log π(a|s) for a batch of tensors on the policy's device.
 
         Args:
-            observation: ``[N, *observation_shape]``.
-            action: ``[N, *action_shape]``, in the environment's units.
+            observation: Observations, ``[N, *observation_shape]``.
+            action: Actions in the environment's units, ``[N, *action_shape]``.
 
         Returns:
-            ``[N]``.
+            Log-probabilities, or log-densities with respect to the environment's units, ``[N]``.
         """
         parameters = self.distribution_parameters(observation)
         if self.bounds is None:
@@ -131,7 +132,7 @@ class Policy(nn.Module):
         return self.family.log_prob(parameters, unit) - self.bounds.log_half_widths
 
     def describe(self) -> dict[str, Any]:
-        """What :func:`rql_lightning.load_policy` rebuilds the policy from, as strings, numbers, lists and dicts."""
+        """Return a description from which :func:`rql_lightning.load_policy` rebuilds the policy, as plain data."""
         return {
             "kind": type(self).__name__,
             "task": self.task,
@@ -140,7 +141,7 @@ class Policy(nn.Module):
         }
 
     def as_input(self, observation: Any) -> Tensor:
-        """Observations ``[..., *observation_shape]`` as float32, on the policy's device."""
+        """Convert observations ``[..., *observation_shape]`` to float32 tensors on the policy's device."""
         first = next(self.parameters(), None)
         device = observation.device if isinstance(observation, Tensor) and first is None else None
         device = first.device if first is not None else device
@@ -148,7 +149,7 @@ class Policy(nn.Module):
         return tensor.to(device=device, dtype=torch.float32)
 
     def flatten(self, observation: Tensor) -> Tensor:
-        """``[..., *observation_shape]`` → ``[..., D]``."""
+        """Flatten observations, ``[..., *observation_shape]`` → ``[..., D]``."""
         shape = self.observation_space.shape or ()
         batch = observation.shape[: observation.dim() - len(shape)]
         return observation.reshape(*batch, math.prod(shape))

@@ -1,4 +1,4 @@
-"""What acts is asked to decide: a policy looks at observations, a planner at the environments' states."""
+"""The protocol of everything that acts: policies use observations, planners use the environments' states."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided for N environments, and what is known of the law behind it.
+    """Actions for N environments, and information on the distribution behind them.
 
     Attributes:
         action: Elements of the action space, in the environment's units, ``[N, *action_shape]``.
-        kl_to_prior: KL(policy ‖ prior) in nats at each state, ``[N]``; ``None`` where there is no prior.
+        kl_to_prior: KL(policy ‖ prior) in nats at each state, ``[N]``; ``None`` without a prior.
     """
 
     action: np.ndarray
@@ -22,19 +22,19 @@ class Decision:
 
 
 class Decider(Protocol):
-    """Whatever can be evaluated, filmed and recorded.
+    """Protocol of objects that can be evaluated and recorded.
 
     Attributes:
-        needs_state: Whether :meth:`decide` looks at the environments' states; policies do not, planners do.
+        needs_state: Whether :meth:`decide` requires the environments' states, as planners do.
     """
 
     needs_state: bool
 
     def decide(self, observation: Any, state: Any = None) -> Decision:
-        """Decide deterministically.
+        """Choose actions deterministically.
 
         Args:
-            observation: Of N environments, ``[N, *observation_shape]``.
-            state: What the vector environment's ``get_state()`` returned, if ``needs_state``.
+            observation: Observations of N environments, ``[N, *observation_shape]``.
+            state: Result of the vector environment's ``get_state()`` if ``needs_state``, otherwise ``None``.
         """
         ...

@@ -1,4 +1,4 @@
-"""What networks see of an observation, the same in every environment that a policy is loaded into."""
+"""Encoders that turn observations into network inputs, independently of the environment a policy is loaded into."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from rql_lightning.spaces import observation_scale
 
 
 class Encoder(nn.Module):
-    """Numbers that have finite bounds are brought to [−1, 1]; differences to a goal are appended.
+    """Scale numbers with finite bounds to [−1, 1], and append differences to a goal.
 
-    Its numbers are buffers, so that they come with the weights of a checkpoint: they are the policy's, not those of the
-    environment at hand.
+    The constants are buffers and are saved with the weights of a checkpoint, so a policy keeps the scales that it was
+    trained with in any environment.
 
     Args:
-        middle: What is subtracted from each number of a flat observation, ``[D]``.
-        half_width: What the result is divided by, ``[D]``.
-        goal_scales: For observations that begin with a goal g and then what is achieved of it, g′, of G numbers each:
-            asinh(scale · (g′ − g)) is appended, fine near the goal and coarse far from it.
-        raw: Whether observations are handed on as they are; ``middle`` and ``half_width`` are then 0 and 1.
+        middle: Offsets to subtract from the numbers of a flat observation, ``[D]``.
+        half_width: Divisors of the result, ``[D]``.
+        goal_scales: Scales of the G numbers of a goal, for observations that start with the desired goal g and the
+            achieved goal g′; asinh(scale · (g′ − g)) is appended, which has a high resolution near the goal and a low
+            resolution far from it.
+        raw: Whether observations are passed on unchanged; ``middle`` and ``half_width`` are then 0 and 1.
 
     Attributes:
-        size: Numbers that the networks see, D + G.
+        size: Number of network inputs, D + G.
     """
 
     middle: Tensor
@@ -44,16 +45,16 @@ class Encoder(nn.Module):
 
     @classmethod
     def raw_of(cls, space: gym.Space[Any]) -> Encoder:
-        """Observations of the space as they are."""
+        """Create an encoder that passes observations of a space on unchanged."""
         size = math.prod(space.shape or ())
         return cls(torch.zeros(size), torch.ones(size), [], raw=True)
 
     @classmethod
     def scaled_of(cls, space: gym.Space[Any], goal_scales: list[float] | None = None) -> Encoder:
-        """Observations of the space within its finite bounds, and the differences to a goal.
+        """Create an encoder that scales observations by their finite bounds and appends differences to a goal.
 
         Raises:
-            ConfigurationError: for more goal scales than half of the observation's numbers.
+            ConfigurationError: If there are more goal scales than half of the observation's numbers.
         """
         middle, half_width = observation_scale(space)
         expected = f"at most half as many scales as the observation has numbers, {len(middle)}"
@@ -62,10 +63,10 @@ class Encoder(nn.Module):
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> Encoder:
-        """The encoder that :meth:`describe` described.
+        """Create an encoder from the result of :meth:`describe`.
 
         Raises:
-            KeyError, TypeError, ValueError: if the description is not one.
+            KeyError, TypeError, ValueError: If the description is invalid.
         """
         middle, half_width = (torch.tensor(description[key], dtype=torch.float32) for key in ("middle", "half_width"))
         if middle.dim() != 1 or middle.shape != half_width.shape:
@@ -73,12 +74,12 @@ class Encoder(nn.Module):
         return cls(middle, half_width, description["goal_scales"], bool(description["raw"]))
 
     def describe(self) -> dict[str, Any]:
-        """Its numbers as plain data."""
+        """Return the encoder's constants as plain data."""
         numbers = {"middle": self.middle.tolist(), "half_width": self.half_width.tolist()}
         return {"raw": self.raw, **numbers, "goal_scales": self.goal_scales}
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Flat observations ``[..., D]`` → ``[..., D + G]``."""
+        """Encode flat observations, ``[..., D]`` → ``[..., D + G]``."""
         code = observation if self.raw else (observation - self.middle) / self.half_width
         if not self.goal_scales:
             return code

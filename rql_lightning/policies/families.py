@@ -1,9 +1,8 @@
-"""Laws of actions: what a policy's distribution parameters mean.
+"""Families of action distributions, which give a policy's distribution parameters their meaning.
 
-A policy *has* a family. Algorithms ask the family for densities, samples and divergences, and never what class a
-policy is. Discrete actions are integers from 0; continuous ones are in the coordinate [−1, 1]^A, whatever the
-environment's bounds are, and densities are asked for at the *pre-tanh* action u of a = tanh(u), so that nothing is lost
-at the bounds.
+A policy *has* a family. Algorithms use the family for densities, samples and divergences, and never check the class of
+a policy. Discrete actions are integers from 0. Continuous actions are in [−1, 1]^A for any bounds of the environment,
+and densities are evaluated at the *pre-tanh* action u of a = tanh(u), which preserves precision near the bounds.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from rql_lightning.errors import EnvironmentContractError
 
 DIVERGENCE_SAMPLES = 64
 EDGE = 1.0 - 2.0**-24
-"""The largest float32 below 1: an action given from outside that lies on the bound is taken to be this close to it."""
+"""The largest float32 below 1, used in place of the bound for given actions that lie on it."""
 
 
 class Family:
-    """A law of actions, given by parameters ``[..., P]``.
+    """A family of distributions over actions with parameters ``[..., P]``.
 
     Attributes:
-        size: P, the number of parameters.
-        can_act: Whether :meth:`mode` and :meth:`sample` work: a density alone names no action.
-        explorable: Whether :meth:`from_noise` works, as exploration with correlated noise needs.
+        size: Number of parameters P.
+        can_act: Whether :meth:`mode` and :meth:`sample` are supported; a log-density function alone does not.
+        explorable: Whether :meth:`from_noise` is supported, which exploration with correlated noise requires.
     """
 
     size: int
@@ -36,88 +35,88 @@ class Family:
     explorable = False
 
     def distribution(self, parameters: Tensor) -> distributions.Distribution:
-        """The law as a PyTorch distribution."""
+        """Return the distribution as a PyTorch distribution."""
         raise NotImplementedError
 
     def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
-        """Log-probability or log-density of actions, ``[...]``."""
+        """Return the log-probability or log-density of actions, ``[...]``."""
         raise NotImplementedError
 
     def mode(self, parameters: Tensor) -> Tensor:
-        """The deterministic action of the evaluation protocol."""
+        """Return the deterministic action of the evaluation protocol."""
         raise NotImplementedError
 
     def sample(self, parameters: Tensor) -> Tensor:
-        """A random action."""
+        """Sample an action."""
         raise NotImplementedError
 
     def kl(self, parameters: Tensor, other: Family, other_parameters: Tensor) -> Tensor:
-        """KL(this ‖ other) in nats, ``[...]``; infinite where this takes actions that the other never does."""
+        """Return KL(this ‖ other) in nats, ``[...]``; infinite if this takes actions to which the other gives 0."""
         raise NotImplementedError
 
     def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
-        """Log π(tanh u|s) in the coordinate [−1, 1], ``[...]``, differentiable in u; of continuous actions only.
+        """Return log π(tanh u|s) of continuous actions in [−1, 1], ``[...]``, differentiable in u.
 
         Args:
-            parameters: ``[..., P]``.
-            pre_tanh: u, ``[..., A]``; finite numbers of any size.
+            parameters: Distribution parameters, ``[..., P]``.
+            pre_tanh: Pre-tanh actions u, ``[..., A]``; finite numbers of any magnitude.
 
         Raises:
-            EnvironmentContractError: if the family has no density.
+            EnvironmentContractError: If the family has no density.
         """
         raise EnvironmentContractError(
             f"prior of family {type(self).__name__}: found no density, expected one over continuous actions"
         )
 
     def from_noise(self, parameters: Tensor, noise: Tensor) -> Tensor:
-        """The pre-tanh action that standard normal noise ``[..., A]`` chooses."""
+        """Return the pre-tanh action determined by standard normal noise ``[..., A]``."""
         raise NotImplementedError
 
     def with_min_scale(self, parameters: Tensor, min_log_scale: float) -> Tensor:
-        """Parameters of the same law no narrower than this; the same parameters where the law has no scale."""
+        """Return the parameters with the scale bounded from below; unchanged if the family has no scale."""
         return parameters
 
     def at_min_scale(self, parameters: Tensor, min_log_scale: float) -> Tensor | None:
-        """1 where the scale is at its minimum, else 0, of any shape; ``None`` where the law has no scale."""
+        """Return 1 where the scale is at its minimum, else 0, of any shape; ``None`` if the family has no scale."""
         return None
 
 
 class Categorical(Family):
-    """Discrete actions: the parameters are their log-probabilities ``[..., A]``.
+    """Distributions over discrete actions; the parameters are the log-probabilities ``[..., A]``.
 
     Args:
-        actions: A.
+        actions: Number of actions A.
     """
 
     def __init__(self, actions: int) -> None:
         self.size = actions
 
     def distribution(self, parameters: Tensor) -> distributions.Categorical:
-        """See :meth:`Family.distribution`."""
+        """Return a ``torch.distributions.Categorical``."""
         return distributions.Categorical(logits=parameters, validate_args=False)
 
     def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
-        """See :meth:`Family.log_prob`; actions are integers ``[...]``."""
+        """Return the log-probability of integer actions ``[...]``."""
         return self.distribution(parameters).log_prob(action)
 
     def mode(self, parameters: Tensor) -> Tensor:
-        """The most probable action, ``[...]``."""
+        """Return the most probable action, ``[...]``."""
         return parameters.argmax(dim=-1)
 
     def sample(self, parameters: Tensor) -> Tensor:
-        """See :meth:`Family.sample`; ``[...]``."""
+        """Sample an action, ``[...]``."""
         return self.distribution(parameters).sample()
 
     def kl(self, parameters: Tensor, other: Family, other_parameters: Tensor) -> Tensor:
-        """In closed form."""
+        """Return the KL divergence in closed form."""
         return distributions.kl_divergence(self.distribution(parameters), other.distribution(other_parameters))
 
 
 class SquashedNormal(Family):
-    """a = tanh(u), u ~ N(location, scale²): the parameters are location and log-scale of u, ``[..., 2 A]``.
+    """Distributions of a = tanh(u), u ~ N(location, scale²); the parameters are location and log-scale, ``[..., 2 A]``.
 
     Args:
-        dimensions: A.
+        dimensions: Number of action dimensions A.
     """
 
     explorable = True
@@ -126,52 +125,53 @@ class SquashedNormal(Family):
         self.dimensions, self.size = dimensions, 2 * dimensions
 
     def distribution(self, parameters: Tensor) -> distributions.Distribution:
-        """See :meth:`Family.distribution`; for log-densities near the bounds use :meth:`pre_tanh_log_prob`."""
+        """Return a transformed normal distribution; near the bounds use :meth:`pre_tanh_log_prob` for log-densities."""
         location, log_scale = parameters.chunk(2, dim=-1)
         normal = distributions.Independent(distributions.Normal(location, log_scale.exp(), validate_args=False), 1)
         return distributions.TransformedDistribution(normal, [distributions.TanhTransform()], validate_args=False)
 
     def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
-        """Density at actions ``[..., A]``; one on a bound, where it is 0 or infinite, counts as the next float32."""
+        """Return the log-density of actions ``[..., A]``, moving actions on a bound to the nearest float32 inside."""
         return self.pre_tanh_log_prob(parameters, torch.atanh(action.clamp(-EDGE, EDGE)))
 
     def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
-        """See :meth:`Family.pre_tanh_log_prob`."""
+        """Return log π(tanh u|s), ``[...]``, as a squashed Gaussian's."""
         return functional.squashed_gaussian_log_prob(pre_tanh, *parameters.chunk(2, dim=-1))
 
     def mode(self, parameters: Tensor) -> Tensor:
-        """Tanh of the mean, ``[..., A]``."""
+        """Return tanh of the location, ``[..., A]``."""
         return torch.tanh(parameters.chunk(2, dim=-1)[0])
 
     def sample(self, parameters: Tensor) -> Tensor:
-        """See :meth:`Family.sample`; ``[..., A]``."""
+        """Sample an action in [−1, 1], ``[..., A]``."""
         noise = torch.randn_like(parameters[..., : self.dimensions])
         return torch.tanh(self.from_noise(parameters, noise))
 
     def from_noise(self, parameters: Tensor, noise: Tensor) -> Tensor:
-        """See :meth:`Family.from_noise`."""
+        """Return u = location + scale · noise, ``[..., A]``."""
         location, log_scale = parameters.chunk(2, dim=-1)
         return location + log_scale.exp() * noise
 
     def with_min_scale(self, parameters: Tensor, min_log_scale: float) -> Tensor:
-        """See :meth:`Family.with_min_scale`."""
+        """Return the parameters with the log-scale bounded from below by ``min_log_scale``."""
         location, log_scale = parameters.chunk(2, dim=-1)
         return torch.cat([location, log_scale.clamp(min=min_log_scale)], dim=-1)
 
     def at_min_scale(self, parameters: Tensor, min_log_scale: float) -> Tensor:
-        """See :meth:`Family.at_min_scale`; ``[..., A]``."""
+        """Return 1 where the log-scale is at most ``min_log_scale``, else 0, ``[..., A]``."""
         return (parameters.chunk(2, dim=-1)[1] <= min_log_scale).float()
 
     def kl(self, parameters: Tensor, other: Family, other_parameters: Tensor) -> Tensor:
-        """In closed form to another squashed normal (tanh changes no KL), otherwise estimated."""
+        """Return KL(this ‖ other): exact for another squashed normal (tanh preserves the KL), otherwise an estimate."""
         if isinstance(other, SquashedNormal):
             return distributions.kl_divergence(self.distribution(parameters), other.distribution(other_parameters))
         return self._estimated_kl(parameters, other, other_parameters)
 
     def _estimated_kl(self, parameters: Tensor, other: Family, other_parameters: Tensor) -> Tensor:
-        """Mean of log π̂(u) − log π(u) over the same samples of u for every state, so that it repeats.
+        """Return the mean of log π̂(u) − log π(u) over fixed standard normal samples, the same for every state.
 
-        Their first three moments are those of a Gaussian, which makes it exact for Gaussian priors.
+        The estimate is reproducible. The samples have the first three moments of a standard normal distribution, which
+        makes it exact for Gaussian priors.
         """
         generator = torch.Generator().manual_seed(0)
         half = torch.randn(DIVERGENCE_SAMPLES // 2, self.dimensions, generator=generator).to(parameters.device)
@@ -183,13 +183,13 @@ class SquashedNormal(Family):
 
 
 class Density(Family):
-    """A density over continuous actions that can be asked for, and nothing else.
+    """A log-density function over continuous actions, which can be evaluated but not sampled.
 
     Args:
-        size: P, the numbers that say where to ask: a flat observation.
-        function: ``(parameters [..., P], pre-tanh actions [..., A]) →`` log-density ``[...]`` in the coordinate
+        size: Number of parameters P: the size of the flat observation at which the density is evaluated.
+        function: Function ``(parameters [..., P], pre-tanh actions [..., A]) →`` log-density ``[...]`` of actions in
             [−1, 1].
-        origin: Whose density it is, for messages.
+        origin: Name of the prior, for messages.
     """
 
     can_act = False
@@ -198,14 +198,14 @@ class Density(Family):
         self.size, self.function, self.origin = size, function, origin
 
     def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
-        """The function itself."""
+        """Return the function's log-density, ``[...]``."""
         return self.function(parameters, pre_tanh)
 
     def mode(self, parameters: Tensor) -> Any:
-        """Refused.
+        """Refuse to act.
 
         Raises:
-            EnvironmentContractError: always.
+            EnvironmentContractError: Always.
         """
         raise EnvironmentContractError(
             f"{self.origin}: found a log-density over continuous actions, which cannot act; expected a prior that can, "

@@ -16,17 +16,17 @@ from rql_lightning.spaces import check_discrete
 
 
 class SoftQPolicy(Policy):
-    """Eq. 6 over a Q-network; without a prior, the soft-optimal policy of Eq. 1.
+    """The policy of Eq. 6 with a Q-network; without a prior, the soft-optimal policy of Eq. 1.
 
     Args:
-        observation_space: ``Box``.
-        action_space: ``Discrete``.
-        hidden_sizes: Hidden layers of the Q-network.
-        alpha_hat: Temperature.
-        prior: Frozen prior, or ``None``.
-        omega_prime: ω′, the weight of the prior's log-likelihood.
-        task: Gymnasium id.
-        encoder: What the network sees; by default observations as they are.
+        observation_space: Observation space, a ``Box``.
+        action_space: Action space, ``Discrete``.
+        hidden_sizes: Width of each hidden layer of the Q-network.
+        alpha_hat: Temperature α̂.
+        prior: Frozen prior that the policy customises, or ``None``.
+        omega_prime: Weight ω′ of the prior's log-likelihood.
+        task: Gymnasium id of the task.
+        encoder: Encoder of observations; by default observations are passed on unchanged.
     """
 
     def __init__(
@@ -50,20 +50,20 @@ class SoftQPolicy(Policy):
         self.prior = prior
 
     def q_values(self, observation: Tensor) -> Tensor:
-        """Q (or Q_R) of all actions, ``[..., A]``."""
+        """Return Q (or Q_R) of all actions, ``[..., A]``."""
         return self.q_network(self.encoder(self.flatten(observation)))
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
-        """Eq. 6, ``[..., A]``."""
+        """Return the log-probabilities of Eq. 6, ``[..., A]``."""
         prior_log_prob = None if self.prior is None else self.prior.distribution_parameters(observation)
         return self.from_prior(observation, prior_log_prob)
 
     def from_prior(self, observation: Tensor, prior_log_prob: Tensor | None) -> Tensor:
-        """Eq. 6 where the prior's log-probabilities ``[..., A]`` are known already; ``[..., A]``."""
+        """Return the log-probabilities of Eq. 6 from known log-probabilities of the prior; both ``[..., A]``."""
         return functional.policy_log_prob(self.q_values(observation), prior_log_prob, self.omega_prime, self.alpha_hat)
 
     def describe(self) -> dict[str, Any]:
-        """See :meth:`Policy.describe`."""
+        """Return the description from which :func:`rql_lightning.load_policy` rebuilds the policy."""
         own = {key: getattr(self, key) for key in ("hidden_sizes", "alpha_hat", "omega_prime")}
         prior = None if self.prior is None else self.prior.describe()
         return {**super().describe(), **own, "encoder": self.encoder.describe(), "prior": prior}

@@ -1,7 +1,7 @@
 """Frozen prior policies behind one protocol.
 
-``CheckpointPrior`` lives in :mod:`rql_lightning.loading`, beside the function that reads its file; configs and code
-find it here as well.
+``CheckpointPrior`` is defined in :mod:`rql_lightning.loading`, next to the function that reads its file, and is
+available here for configs and code.
 """
 
 from typing import TYPE_CHECKING, Any

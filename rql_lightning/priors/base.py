@@ -12,32 +12,31 @@ from rql_lightning.spaces import check_same
 
 
 class Prior(Policy):
-    """A frozen policy whose reward nobody knows: all that residual learning asks of it is its log-likelihood.
+    """A frozen policy whose reward is unknown; residual learning requires only its log-likelihood.
 
-    Updates never ask it: its ``distribution_parameters`` travel in the replay buffer, and its family says what they
-    mean. :meth:`log_prob`, :meth:`act` (``deterministic=False`` samples) and :meth:`distribution` are those of every
-    policy.
+    Updates do not evaluate the prior: the replay buffer stores its ``distribution_parameters``, which its family
+    interprets. :meth:`log_prob`, :meth:`act` and :meth:`distribution` work as for every policy.
     """
 
     def attach(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-        """Check that the prior speaks of this environment's observations and actions.
+        """Check that the prior's observation and action spaces fit those of the environment.
 
         Raises:
-            SpaceMismatchError: with both spaces in the message.
+            SpaceMismatchError: If the spaces differ; names both.
         """
         check_same(f"{self.origin()}, observation space", self.observation_space, observation_space, False)
         check_same(f"{self.origin()}, action space", self.action_space, action_space, True)
 
     def probe(self, observation: Tensor) -> None:
-        """Try the prior, once attached, where it will be asked, before anything is trained; the default trusts it.
+        """Check the attached prior's outputs before anything is trained; by default nothing is checked.
 
         Args:
-            observation: Observations that the environment really gave, ``[n, *observation_shape]``.
+            observation: Observations returned by the environment, ``[n, *observation_shape]``.
 
         Raises:
-            EnvironmentContractError: if its answer is no law of actions.
+            EnvironmentContractError: If an output is not a distribution over actions.
         """
 
     def origin(self) -> str:
-        """Where the prior came from, for messages."""
+        """Return the source of the prior, for messages."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""A prior of which only a log-density function is known."""
+"""Priors that are given as a function for their log-likelihood."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rql_lightning.policies.families import Categorical, Density, Family
 from rql_lightning.priors.base import Prior
 from rql_lightning.spaces import ActionBounds, check_continuous, check_discrete
 
-# A log-density that is off by more than this is a mistake, not rounding: V_R would be off by ω′ times as much.
+# Larger errors of log Σ π are not due to rounding; V_R would be wrong by ω′ times the error.
 NORMALISATION_TOLERANCE = 1e-3
 WITHIN = 1.0 - 2.0**-20
 
 
 class FunctionPrior(Prior):
-    """Any policy that can tell its log-likelihood, e.g. somebody else's network.
+    """A prior given by a function for its log-likelihood, such as a network of another library.
 
     Args:
-        log_prob: ``log_prob(observation, action)``: tensors ``[N, *observation_shape]`` and ``[N]`` (int64), both on
-            the CPU wherever training runs, to log π of shape ``[N]``; on the command line its import path, such as
-            ``my_module.my_log_prob``. It must be normalised over the actions. Where actions are continuous they are
-            ``[N, *action_shape]`` in the environment's units, strictly within its bounds, and the function is a
-            density per unit of them that autograd can differentiate by the action.
+        log_prob: Function (observation, action) -> log π of shape [N], or its import path on the command line, such as
+            my_module.my_log_prob. Observations are CPU tensors [N, *observation_shape]. Discrete actions are int64 CPU
+            tensors [N], and the probabilities must sum to 1 over the actions. Continuous actions are CPU tensors
+            [N, *action_shape] in the environment's units, strictly within its bounds, and the function must return a
+            log-density with respect to these units that autograd can differentiate with respect to the action.
     """
 
     def __init__(self, log_prob: Callable[..., Any]) -> None:
@@ -39,10 +39,10 @@ class FunctionPrior(Prior):
         )
 
     def attach(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-        """Take the environment's spaces.
+        """Adopt the environment's observation and action spaces.
 
         Raises:
-            SpaceMismatchError: for spaces that no algorithm takes.
+            SpaceMismatchError: If no algorithm supports the spaces.
         """
         self.observation_space, self.action_space = observation_space, action_space
         if isinstance(action_space, gym.spaces.Discrete):
@@ -54,11 +54,11 @@ class FunctionPrior(Prior):
         self.family = Density(math.prod(observation_space.shape or ()), self.density, self.origin())
 
     def probe(self, observation: Tensor) -> None:
-        """Try the function.
+        """Check the function's results.
 
         Raises:
-            EnvironmentContractError: if it returns the wrong shape, NaN, probabilities that do not sum to 1, or a
-                density that does not depend on the action differentiably.
+            EnvironmentContractError: If the function returns a wrong shape, NaN, probabilities that do not sum to 1, or
+                a density that is not differentiable with respect to the action.
         """
         parameters = self.distribution_parameters(observation)
         if self.bounds is None:
@@ -68,13 +68,13 @@ class FunctionPrior(Prior):
             if not self.density(parameters, pre_tanh).requires_grad:
                 raise EnvironmentContractError(
                     f"{self.origin()}: found a result without a gradient, expected a density that PyTorch can "
-                    "differentiate by the action"
+                    "differentiate with respect to the action"
                 )
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
-        """The function at every discrete action, ``[..., A]``, checked at every call.
+        """Return the function's log-probabilities of all discrete actions, ``[..., A]``, checked in every call.
 
-        Of a density over continuous actions all that can be kept is where to ask for it: the observation, ``[..., D]``.
+        For a density over continuous actions, return the flat observation at which to evaluate it, ``[..., D]``.
         """
         batch = observation.shape[: observation.dim() - len(self.observation_space.shape)]
         if self.bounds is not None:
@@ -89,21 +89,21 @@ class FunctionPrior(Prior):
         if not bool((error <= NORMALISATION_TOLERANCE).all()):  # also refuses NaN
             raise EnvironmentContractError(
                 f"{self.origin()}: found log-probabilities {log_prob[int(error.nan_to_num(1e9).argmax())].tolist()}, "
-                "expected the logarithms of probabilities that sum to 1 over the actions"
+                "expected log-probabilities whose probabilities sum to 1 over the actions"
             )
         return log_prob.reshape(*batch, actions).to(observation.device)
 
     def density(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
-        """The density at observations ``[..., D]`` and pre-tanh actions ``[..., A]``, in the coordinate [−1, 1].
+        """Return the log-density of actions in [−1, 1] at observations ``[..., D]`` and pre-tanh actions ``[..., A]``.
 
         Raises:
-            EnvironmentContractError: for a log-density that is not finite.
+            EnvironmentContractError: If a log-density is not finite.
         """
         assert self.bounds is not None
-        if not bool(pre_tanh.isfinite().all()):  # training has diverged, which is not the function's fault
+        if not bool(pre_tanh.isfinite().all()):  # training has diverged; this is not an error of the function
             return torch.full(pre_tanh.shape[:-1], torch.nan, device=pre_tanh.device)
         rows = parameters.reshape(-1, *self.observation_space.shape).cpu()
-        # Not the bound itself, to which float32 rounds tanh: densities need not be finite there.
+        # float32 rounds tanh to the bound itself, where a density need not be finite.
         unit = torch.tanh(pre_tanh).clamp(-WITHIN, WITHIN).reshape(len(rows), -1).cpu()
         result = self._ask(rows, self.bounds.to_environment(unit))
         if not bool(result.isfinite().all()):
@@ -115,7 +115,7 @@ class FunctionPrior(Prior):
         return (result + self.bounds.log_half_widths).reshape(pre_tanh.shape[:-1]).to(pre_tanh.device)
 
     def _ask(self, observation: Tensor, action: Tensor) -> Tensor:
-        """The function's answer, ``[N]``, in float32."""
+        """Return the function's result in float32, ``[N]``."""
         result = self.function(observation, action)
         if not isinstance(result, Tensor) or result.shape != observation.shape[:1]:
             found = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
@@ -126,15 +126,15 @@ class FunctionPrior(Prior):
         return result.to(torch.float32)
 
     def log_prob_of(self, observation: Tensor, action: Tensor) -> Tensor:
-        """The function itself, for continuous actions."""
+        """Return log π(a|s), ``[N]``; for continuous actions this is the function's result itself."""
         if self.bounds is None:
             return super().log_prob_of(observation, action)
         return self._ask(observation.cpu(), action.cpu()).to(observation.device)
 
     def origin(self) -> str:
-        """Names the function."""
+        """Return the name of the function, for messages."""
         return f"prior {self.name}"
 
     def describe(self) -> dict[str, Any]:
-        """Only its name: a file cannot hold a function, and loading one never imports."""
+        """Return the function's name only: a file cannot hold a function, and loading a file never imports code."""
         return {"kind": "FunctionPrior", "log_prob": self.name}

@@ -1,4 +1,4 @@
-"""What a prior over continuous actions must not do: collapse, and fall without bound, away from its data."""
+"""Bounds on a continuous prior's scale and log-density, which may diverge far from the prior's training data."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rql_lightning.policies.families import Family
 
 
 class Guard:
-    """A floor under the scale of a prior's law, and a bound under its log-density.
+    """Lower bounds of a prior's scale and of its log-density.
 
     Args:
-        min_scale: Floor of the scale before tanh, of families that have one; 0 for no floor.
-        log_prob_min: Log-density (< 0) below which the prior's is bent to stay above twice as much; ``None`` for no
-            bound.
+        min_scale: Lower bound of the scale before tanh, for families that have a scale; 0 for no bound.
+        log_prob_min: Log-density (< 0) below which log-densities are compressed, so that they stay above
+            2 · ``log_prob_min``; ``None`` for no bound.
     """
 
     def __init__(self, min_scale: float, log_prob_min: float | None) -> None:
@@ -24,23 +24,24 @@ class Guard:
         self.log_prob_min = log_prob_min
 
     def floored(self, family: Family, parameters: Tensor) -> Tensor:
-        """The law's parameters ``[..., P]``, its scale with the floor."""
+        """Return distribution parameters ``[..., P]`` with the lower bound of the scale applied."""
         return family.with_min_scale(parameters, self.min_log_scale)
 
     def log_prob(self, family: Family, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
-        """Log π(tanh u|s), ``[...]``, with the bound.
+        """Return log π(tanh u|s), ``[...]``, with the lower bound applied.
 
         Args:
-            family: Of the prior.
-            parameters: Its law at s, floored already, ``[..., P]``.
-            pre_tanh: u, ``[..., A]``.
+            family: Family of the prior.
+            parameters: Distribution parameters of the prior at s, already floored, ``[..., P]``.
+            pre_tanh: Pre-tanh actions u, ``[..., A]``.
         """
         return self.bounded(family.pre_tanh_log_prob(parameters, pre_tanh))
 
     def bounded(self, log_prob: Tensor) -> Tensor:
-        """Log-densities ``[...]`` that stay above 2 · ``log_prob_min``: themselves down to it, then ever flatter.
+        """Return log-densities ``[...]``, compressed below ``log_prob_min`` so that they stay above twice that value.
 
-        A hard bound would leave an actor that has strayed without a gradient to come back by.
+        The compression is strictly increasing, so that an actor far from the prior still gets a gradient towards it; a
+        hard bound would give none.
         """
         if self.log_prob_min is None:
             return log_prob
@@ -49,7 +50,7 @@ class Guard:
         return torch.where(log_prob < self.log_prob_min, bent, log_prob)
 
     def diagnostics(self, family: Family, parameters: Tensor, pre_tanh: Tensor) -> dict[str, Tensor]:
-        """What the prior thinks of actions, and how often floor and bound step in; without gradient, of any shape."""
+        """Return the prior's log-density and how often floor and bound take effect, without gradient, of any shape."""
         log_prob = family.pre_tanh_log_prob(parameters, pre_tanh.detach()).detach()
         bound = -math.inf if self.log_prob_min is None else self.log_prob_min
         result = {"prior_log_prob": log_prob, "prior_log_prob_bounded": (log_prob < bound).float()}
