@@ -127,8 +127,8 @@ class CommandLine(LightningCLI):
         """Fill in what the user left open: run folder, logger, progress bar, safe checkpoint files."""
         trainer = self._get(self.config_init, "trainer")
         self._check_before_running(trainer)
-        parent, folder = self._folder(trainer)
-        self.run = RunFolder(folder)
+        parent, folder, reserved = self._folder(trainer)
+        self.run = RunFolder(folder, reserved)
         if trainer.logger in (None, True):
             # Of ranks other than 0 nothing is logged, and whatever they ask for is broadcast from rank 0.
             version = "of-rank-0" if folder is None else folder.name
@@ -143,6 +143,7 @@ class CommandLine(LightningCLI):
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, TypeError, ValueError) as error:
+            self.run.release()
             raise ConfigurationError(f"trainer: {' '.join(str(error).split())}") from error
 
     def _check_before_running(self, trainer: Any) -> None:
@@ -161,25 +162,25 @@ class CommandLine(LightningCLI):
             callbacks.append(FrameProgressBar())
         return [*callbacks, TrainingMonitor()]
 
-    def _folder(self, trainer: Any) -> tuple[Path, Path | None]:
+    def _folder(self, trainer: Any) -> tuple[Path, Path | None, bool]:
         """Reserve ``<root>/<task>/<what>/version_<n>``, or find the folder of the run whose checkpoint is looked at.
 
         Returns:
-            The folder's parent, and the folder; ``None`` on ranks that rank 0 will tell.
+            The folder's parent; the folder, ``None`` on ranks that rank 0 will tell; and whether it is a new one.
         """
         path = self._get(self.config, "ckpt_path")
         if path is not None and self.subcommand != "fit":
             folder = resolve(path).resolve().parent
             if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file():
-                return folder.parent.parent, folder.parent
+                return folder.parent.parent, folder.parent, False
         name = self._get(self.config, "run_name") or folder_names("", type(self.model).__name__)[1]
         accepted = re.fullmatch(r"[\w.+=-]+", name) and name.strip(".")
         expected = "the name of one folder, of letters, digits, '_', '-', '.', '+' or '='"
         require(bool(accepted), "run_name", name, expected)
         parent = Path(trainer.default_root_dir or ".", folder_names(self.datamodule.env, "")[0], name)
         if trainer.fast_dev_run:  # writes nothing
-            return parent, parent
-        return parent, reserve(parent) if _rank() == 0 else None
+            return parent, parent, False
+        return (parent, reserve(parent), True) if _rank() == 0 else (parent, None, False)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """What of the report failed has been told; the exit code says so too."""

@@ -58,6 +58,7 @@ class EvaluationCallback(pl.Callback):
         self.episodes, self.every_n_frames, self.episodes_during_fit = episodes, every_n_frames, episodes_during_fit
         self.seed, self.max_envs, self.figures = seed, max_envs, figures
         self.max_episode_steps = max_episode_steps
+        quieten()  # here, because Lightning speaks when the trainer is created
         self.history: list[dict[str, Any]] = []
         self.prior_summary: dict[str, Any] | None = None
         self._prior_pictured = np.empty(0)

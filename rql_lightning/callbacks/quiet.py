@@ -1,7 +1,8 @@
-"""Warnings of libraries that this project provokes by design, and that tell its users nothing."""
+"""Messages of libraries that tell this project's users nothing; all others show as before."""
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 _HARMLESS = (
@@ -14,7 +15,15 @@ _HARMLESS = (
 )
 
 
+_USELESS = ("GPU available:", "TPU available:", "HPU available:", "💡 Tip:", "`Trainer.fit` stopped:")
+
+
+def _is_useful(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_USELESS)
+
+
 def quieten() -> None:
-    """Ignore them from here on in this process; other warnings show as before."""
+    """Ignore warnings that this project provokes by design, and Lightning's lists of devices and tips."""
     for message in _HARMLESS:
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_useful)

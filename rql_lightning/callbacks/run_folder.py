@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,10 +158,11 @@ class RunFolder(pl.Callback):
 
     Args:
         path: The folder, on rank 0; other ranks are told it.
+        reserved: Whether it was created for this run: then it goes again if the run is refused before it starts.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._path, self._shared = path, False
+    def __init__(self, path: Path | None, reserved: bool = False) -> None:
+        self._path, self._reserved, self._shared = path, reserved, False
         self.failures: list[str] = []
 
     @property
@@ -179,7 +181,20 @@ class RunFolder(pl.Callback):
         self.share(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Other ranks that this process started would wait for it for ever (Lightning ends them on Ctrl-C alone)."""
+        """End the other ranks that would wait for this process, which Lightning does on Ctrl-C alone."""
+        self.release()
         launcher: Any = trainer.strategy.launcher
         if isinstance(exception, Stopped) and isinstance(launcher, _SubprocessScriptLauncher):
             launcher.kill(_get_sigkill_signal())
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on the folder stays."""
+        self._reserved = False
+
+    on_train_start = on_validation_start = on_test_start = on_predict_start = on_sanity_check_start
+
+    def release(self) -> None:
+        """Remove the folder that was reserved for a run which never started."""
+        if self._reserved and self._path is not None:
+            shutil.rmtree(self._path, ignore_errors=True)
+            self._reserved = False

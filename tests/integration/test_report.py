@@ -124,3 +124,11 @@ def test_what_needs_no_checkpoint_is_evaluated_without_one(run, command, capsys)
     assert ("metrics.json" in screen) == (command == "test") == (folder / "metrics.json").is_file()
     assert ("basic return" in screen) == (command != "predict")
     assert (folder / "trajectories").is_dir() == (command == "predict")
+
+
+@pytest.mark.parametrize("refused_late", ["--data.reward=basic", "--trainer.precision=64-true", "--data.env=No-v0"])
+def test_a_run_that_is_refused_before_it_starts_leaves_no_folder(run, refused_late):
+    with pytest.raises(SystemExit) as stop:
+        run("fit", refused_late)
+    assert stop.value.code == 2
+    assert list(run.root.rglob("version_*")) == []

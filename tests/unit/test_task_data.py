@@ -61,7 +61,7 @@ def test_a_task_is_enough_to_evaluate_on(tmp_path):
         default_root_dir=tmp_path, logger=False, enable_checkpointing=False, callbacks=[evaluation], accelerator="cpu"
     )
     trainer.test(SoftQLearning(hidden_sizes=[8]), datamodule=data, verbose=False)
-    assert (tmp_path / "metrics.json").is_file()
+    assert (tmp_path / "cartpole/soft_q_learning/version_0/metrics.json").is_file()
     assert (data.frames, data.total_frames) == (0, 100_000)
     env = data.make_env(3)
     assert env.num_envs == 3 and env.single_observation_space == data.observation_space
