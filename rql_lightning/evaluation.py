@@ -16,7 +16,7 @@ COLUMNS = ("seed", "length", "basic", "add_on", "success", "metric", "kl")
 
 
 MAX_STEPS = 100_000
-"""Steps after which an episode that has not ended is taken for one that never will."""
+"""Default bound on the steps of an episode; an episode that has not ended by then is an error."""
 
 
 @dataclass
@@ -25,11 +25,11 @@ class Episodes:
 
     Attributes:
         table: ``[episodes, len(COLUMNS)]``, one row per episode: seed, length in steps, undiscounted basic and add-on
-            return, success in the last step (0 or 1; NaN where the environment did not say), the task's metric (NaN
-            without one), and KL(policy ‖ prior) summed over the visited states.
+            return, success in the last step (0 or 1; NaN if the environment does not report it), the task's metric (NaN
+            if it has none), and KL(policy ‖ prior) summed over the visited states.
         pictured: Samples of the task's pictured quantity, one per step, ``[steps]``.
         steps: With ``record=True``: arrays over all steps, sorted by episode and time.
-        has_prior: Whether there is a prior that the KL is to; without one its column is NaN.
+        has_prior: Whether the policy has a prior; otherwise the column of the KL is NaN.
     """
 
     table: np.ndarray
@@ -45,7 +45,7 @@ class Episodes:
             omega: Weight of the basic return in the total return.
 
         Returns:
-            Numbers, which may be infinite or NaN; ``None`` for what the environment or the policy does not have.
+            Numbers, which may be infinite or NaN; ``None`` for statistics that are not defined (success, KL).
         """
         column = dict(zip(COLUMNS, self.table.T, strict=True))
         told = column["success"][~np.isnan(column["success"])]
@@ -79,10 +79,10 @@ def run_episodes(
 ) -> Episodes:
     """Run one episode per seed, deterministically.
 
-    What an episode gives depends on its seed alone, not on the number of environments.
+    The results of an episode depend only on its seed, not on the number of environments.
 
     Args:
-        policy: What decides; a policy by its mode (argmax of Q_R + ω′ log π).
+        policy: Decider to evaluate; a policy acts by its mode (argmax of Q_R + ω′ log π).
         env: Customised vector environment in ``AutoresetMode.DISABLED``; seeds beyond its size wait for their turn.
         seeds: One per episode.
         record: Keep every step (see :attr:`Episodes.steps`).
@@ -174,7 +174,7 @@ class _Run:
             raise endless_episode(self.name, self.seeds[self.episode[endless[0]]], self.max_steps)
 
     def _restart(self, done: np.ndarray, active: np.ndarray) -> Any:
-        """Enter what has ended into the table and start what waits in its place."""
+        """Enter finished episodes into the table and start waiting ones in their place."""
         ended = done & active
         self.table[self.episode[ended], 1:] = self.running[ended, 1:]
         self.finished(int(np.isfinite(self.table[:, 1]).sum()))
@@ -186,12 +186,12 @@ class _Run:
 
 
 def endless_episode(env: str, seed: int, max_steps: int) -> EnvironmentContractError:
-    """The error for an episode that has not ended within the bound.
+    """Create the error for an episode that does not end within the bound on its steps.
 
     Args:
-        env: Gymnasium id.
+        env: Gymnasium id of the environment.
         seed: Seed of the episode.
-        max_steps: The bound.
+        max_steps: Bound on the steps of an episode.
     """
     return EnvironmentContractError(
         f"{env}, seed {seed}: found an episode that has not ended after {max_steps:,} steps, expected it to terminate "

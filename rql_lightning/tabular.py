@@ -2,8 +2,8 @@
 
 Written on NumPy in float64 and sharing no code with :mod:`rql_lightning.functional`, so that the two can disagree.
 
-The last digits of exp, log and matrix products differ between processors, so no iteration waits for a change that only
-some of them reach: each stops at what rounding explains. Accuracy is stated in units of
+The last digits of exp, log and matrix products differ between processors, so iterations do not wait for an exact fixed
+point: each stops once rounding errors can explain the remaining change. Accuracy is stated in units of
 
     δ = ε (S + A + 8) (max |reward| + max |weight · log prior| + max |v| + temperature · (1 + log A)),
 
@@ -23,8 +23,8 @@ import torch
 from rql_lightning.errors import ConfigurationError, require
 
 MAX_ITERATIONS = 500_000
-# Backups without a new smallest change, after which what is left of the change counts as rounding. A change that a
-# convergent iteration still shrinks sets a new minimum far more often, even where it oscillates.
+# Number of backups without a new smallest change after which the remaining change counts as rounding. A convergent
+# iteration reaches a new minimum far more often, even if it oscillates.
 PATIENCE = 1000
 
 
@@ -33,7 +33,7 @@ def _arrays(like: Any, *values: Any) -> tuple[np.ndarray, ...]:
 
 
 def _boltzmann(values: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-    """Policy ∝ exp(values / temperature) ``[S, A]``, and temperature · log Σ exp(values / temperature) ``[S]``."""
+    """Return the policy ∝ exp(values / temperature) ``[S, A]`` and its value temperature · log Σ exp(…) ``[S]``."""
     peak = values.max(axis=-1, keepdims=True)
     weights = np.exp((values - peak) / temperature)
     total = weights.sum(-1, keepdims=True)
@@ -77,9 +77,9 @@ def _iterate(
         transition: ``[S, A, S]``.
         gamma: Discount γ.
         terminal: Mask ``[S]``.
-        scale: What δ is measured by, but for max |v|.
+        scale: Sum in the definition of δ without max |v|.
         value: q ``[S, A]`` → policy ``[S, A]``, v ``[S]``.
-        contracts: Whether ``value`` keeps the largest difference between two arguments or shrinks it.
+        contracts: Whether ``value`` does not increase the largest difference between two arguments.
     """
     states, actions = reward.shape
     discounted = np.where(terminal, 0.0, gamma * transition)
@@ -223,7 +223,7 @@ def greedy_value_iteration(
 
 
 def _log_weight(prior: np.ndarray, reward: np.ndarray, weight: float, name: str) -> tuple[np.ndarray, float]:
-    """Weight · log prior ``[S, A]``, where 0 · log 0 counts as 0, and its largest finite magnitude."""
+    """Return weight · log prior ``[S, A]``, with 0 · log 0 = 0, and its largest finite magnitude."""
     require(weight >= 0, name, weight, "a number >= 0")
     is_distribution = prior.shape == reward.shape and bool((prior >= 0).all() and np.allclose(prior.sum(-1), 1.0))
     require(

@@ -40,10 +40,10 @@ from rql_lightning.reporting.console import command, tell
 
 
 class _Parser(LightningArgumentParser):
-    """Lightning's, reading config files as UTF-8 whatever the locale."""
+    """Lightning's argument parser, which always reads config files as UTF-8."""
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        """A config file's values; paths in it are relative to its folder."""
+        """Parse a config file; paths in it are relative to its folder."""
         if locale.getpreferredencoding(False).lower().replace("-", "") == "utf8":
             return super().parse_path(path, *args, **kwargs)
         file, before = Path(path).resolve(), Path.cwd()
@@ -55,13 +55,13 @@ class _Parser(LightningArgumentParser):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Writes the whole config into the run's folder, in ``fit`` only: ``test`` of a run is not another run."""
+    """Write the complete config into the run's folder during ``fit``; other commands do not start a new run."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Lightning's way writes in the locale's encoding, and into the logger's folder."""
+        """Write the config as UTF-8 into the run's folder; Lightning would use the locale and the logger's folder."""
         if stage == "fit":
             path = run_folder(trainer) / "config.yaml"
             with writing(path):
@@ -82,7 +82,7 @@ class CommandLine(LightningCLI):
         return {name: known[name] for name in known if self._first_word not in known or name == self._first_word}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Arguments beside trainer, model and data."""
+        """Add the arguments other than trainer, model and data."""
         parser.add_lightning_class_args(EvaluationCallback, "evaluation")
         parser.add_lightning_class_args(FrameCheckpoint, "checkpoint")
         parser.add_lightning_class_args(VideoCallback, "video")
@@ -90,22 +90,22 @@ class CommandLine(LightningCLI):
             "--run_name",
             type=str | None,
             default=None,
-            help="What the run is called in its folder, <default_root_dir>/<task>/<run_name>/version_<n>; "
-            "by default the algorithm.",
+            help="Name of the run in its folder, <default_root_dir>/<task>/<run_name>/version_<n>; by default the "
+            "name of the algorithm.",
         )
         parser.add_argument(
-            "--threads", type=int, default=1, help="CPU threads of this process; one is fastest for small networks."
+            "--threads", type=int, default=1, help="Number of CPU threads; one is fastest for small networks."
         )
         parser.add_argument(
             "--matmul_precision",
             type=Literal["highest", "high", "medium"],
             default="highest",
-            help="torch.set_float32_matmul_precision: 'medium' can double the speed of wide layers, at the same error "
-            "on some processors and with bfloat16's on others.",
+            help="Argument of torch.set_float32_matmul_precision: 'medium' can double the speed of wide layers, and "
+            "reduces the precision to bfloat16 on some processors.",
         )
 
     def _parse_ckpt_path(self) -> None:
-        """The config alone says what is built; a checkpoint that does not fit it is refused, not obeyed."""
+        """Check that the checkpoint exists; its hyperparameters do not override those of the config."""
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path is not None:
             resolve(path)
@@ -117,20 +117,20 @@ class CommandLine(LightningCLI):
         super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
-        """Process-wide settings."""
+        """Apply process-wide settings."""
         threads = self._get(self.config, "threads")
         require(threads >= 1, "threads", threads, "an integer >= 1")
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(self._get(self.config, "matmul_precision"))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Fill in what the user left open: run folder, logger, progress bar, safe checkpoint files."""
+        """Create the trainer with the project's run folder, default logger, callbacks and checkpoint files."""
         trainer = self._get(self.config_init, "trainer")
         self._check_before_running(trainer)
         parent, folder, reserved = self._folder(trainer)
         self.run = RunFolder(folder, reserved)
         if trainer.logger in (None, True):
-            # Of ranks other than 0 nothing is logged, and whatever they ask for is broadcast from rank 0.
+            # Only rank 0 writes logs; other ranks receive its folder by broadcast.
             version = "of-rank-0" if folder is None else folder.name
             kwargs["logger"] = TensorBoardLogger(parent, name="", version=version)
         elif trainer.logger is False:
@@ -154,7 +154,7 @@ class CommandLine(LightningCLI):
         require(path is not None or not needed, "ckpt_path", path, expected)
 
     def _callbacks(self, trainer: Any) -> list[pl.Callback]:
-        """The user's, and what runs beside them; evaluation and videos follow, and checkpoints come last."""
+        """Return the user's callbacks and the project's; evaluation and videos follow, and checkpoints come last."""
         callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
         callbacks = [callback for callback in callbacks if callback is not None]
         has_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
@@ -183,7 +183,7 @@ class CommandLine(LightningCLI):
         return (parent, reserve(parent), True) if _rank() == 0 else (parent, None, False)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """What of the report failed has been told; the exit code says so too."""
+        """Run the command, and exit with code 2 if a part of the report failed."""
         super()._run_subcommand(subcommand)
         if self.run.failures:
             raise SystemExit(2)
@@ -193,11 +193,11 @@ def main(args: ArgsType = None) -> CommandLine:
     """Run the command line.
 
     Args:
-        args: In place of ``sys.argv[1:]``.
+        args: Arguments to use in place of ``sys.argv[1:]``.
 
     Raises:
-        SystemExit: with code 2 and one line on the screen for errors the user can fix, and for a report of which a
-            figure or video failed; with code 130 after Ctrl-C and 143 after SIGTERM.
+        SystemExit: With code 2 and a one-line message for errors that the user can fix; with code 2 if a figure or
+            video failed; with code 130 after Ctrl-C and 143 after SIGTERM.
     """
     _quieten()
     with command():
@@ -237,12 +237,15 @@ def _command_line(args: ArgsType) -> CommandLine:
 
 
 def _rank() -> int:
-    """This process's rank as far as its environment tells: known before there is a trainer."""
+    """Return the rank of this process according to its environment variables, before a trainer exists."""
     return getattr(rank_zero_only, "rank", 0)
 
 
 def _message(error: BaseException | None) -> str | None:
-    """The errors that a user can fix: ours, also beneath one of jsonargparse's, Lightning's about its flags, files."""
+    """Return the message of an error that the user can fix, or ``None``.
+
+    These are this project's errors, also as the cause of others, Lightning's configuration errors, and file errors.
+    """
     if isinstance(error, OSError) and error.filename is not None and not isinstance(error, RqlError):
         return f"{error.filename}: {error.strerror}"
     while error is not None:
@@ -255,14 +258,14 @@ def _message(error: BaseException | None) -> str | None:
 
 
 def _print_config_as_utf8(args: Any) -> None:
-    """What ``--print_config`` prints becomes a config file, and those are read as UTF-8 whatever the locale."""
+    """Print the config of ``--print_config`` as UTF-8, because config files are always read as UTF-8."""
     printed = isinstance(args, list) and any(str(argument).startswith("--print_config") for argument in args)
     if printed and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")
 
 
 def _quieten() -> None:
-    """Keep the screen for what the user asked for: no device lists, tips or other libraries' deprecations."""
+    """Silence device lists, tips and deprecation warnings of other libraries."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is ever opened; pygame complains of a missing screen
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import torch
@@ -16,9 +16,6 @@ from rql_lightning.algorithms.sac import Sample, SoftActorCritic
 from rql_lightning.errors import require
 from rql_lightning.policies import SquashedGaussianPolicy
 from rql_lightning.priors import Guard, Prior
-
-if TYPE_CHECKING:
-    pass
 
 
 class ResidualSAC(CustomizesPrior, SoftActorCritic):

@@ -1,4 +1,4 @@
-"""Checkpoints in frames: the whole run, at the boundary of a training batch, whole or not at all."""
+"""Checkpoints of the whole run, scheduled in frames and written atomically between training batches."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, renamed into place and read with ``weights_only=True`` whatever the caller says."""
+    """Lightning's checkpoint files, written atomically and always read with ``weights_only=True``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """See :func:`rql_lightning.checkpoints.write_atomically`."""
+        """Write a checkpoint atomically (:func:`rql_lightning.checkpoints.write_atomically`)."""
         write_atomically(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """See :func:`rql_lightning.checkpoints.read_checkpoint`; exported policies lack what Lightning expects."""
+        """Read a checkpoint, and add the entries that Lightning expects and exported policies lack."""
         if Path(path).name == ".temp.ckpt":  # how Lightning's ddp_spawn brings bare weights back from its processes
             return read_data(Path(path))
         lightning = {"pytorch-lightning_version": pl.__version__, "epoch": 0, "global_step": 0}
@@ -37,16 +37,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class FrameCheckpoint(Checkpoint):
-    """Write ``checkpoints/last.ckpt``, with the replay buffer beside it, in frames, at the end and on signals.
+    """Write checkpoints/last.ckpt and the replay buffer every so many frames, at the end of training and on signals.
 
-    Ctrl-C and SIGTERM let the running training batch end, so that the checkpoint goes on exactly where the run stopped,
-    and exit with code 130 or 143; a second signal stops at once and leaves the previous checkpoint.
+    On Ctrl-C and SIGTERM, the current training batch is finished, a checkpoint is written from which the run resumes
+    exactly, and the process exits with code 130 or 143. A second signal stops at once and leaves the previous
+    checkpoint.
 
-    The last checkpoint is written when the training epoch ends: before the callbacks' ``on_train_end``, in which the
-    result is evaluated, drawn and filmed, so that a failure there loses no policy.
+    The last checkpoint is written at the end of the training epoch, before the final evaluation, figures and videos
+    (``on_train_end``), so that a failure there does not lose the policy.
 
     Args:
-        every_n_frames: Environment frames between two checkpoints.
+        every_n_frames: Number of environment frames between two checkpoints.
     """
 
     def __init__(self, every_n_frames: int = 25_000) -> None:
@@ -57,20 +58,20 @@ class FrameCheckpoint(Checkpoint):
         self._saved_frames = -1
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the run's folder: a question that all ranks ask together."""
+        """Determine the run's folder, together on all ranks."""
         if stage == "fit":
             self._folder = run_folder(trainer) / "checkpoints"
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on signals mean: finish the batch, save, stop."""
+        """Install the signal handlers, which let the current batch finish, save and stop."""
         self.request.install()
 
     def stop_requested(self, trainer: pl.Trainer) -> bool:
-        """Whether any rank got a signal; all ranks have to ask together."""
+        """Return whether any rank received a signal; must be called on all ranks together."""
         return trainer.strategy.reduce_boolean_decision(self.request.received is not None, all=False)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Save when it is time to."""
+        """Save a checkpoint if one is due or a signal requested it."""
         data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
         frames, before = data.frames, data.frames - data.frames_per_turn
         due = frames // self.every_n_frames > before // self.every_n_frames
@@ -84,11 +85,11 @@ class FrameCheckpoint(Checkpoint):
         data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             _tell(f"{data.frames:,} frames saved; to go on: --ckpt_path {self._folder / 'last.ckpt'}")
-        trainer.strategy.barrier("stopping")  # the first rank to leave ends the others
-        raise Stopped(self.request.received or signal.SIGTERM)  # where only another rank got the signal: SIGTERM
+        trainer.strategy.barrier("stopping")  # the first rank that exits ends the others
+        raise Stopped(self.request.received or signal.SIGTERM)  # SIGTERM if only another rank received it
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the result, whatever ended the training: the budget, or one of the trainer's limits."""
+        """Save the result at the end of training, whether the budget or a limit of the trainer ended it."""
         if self._saved_frames != trainer.datamodule.frames and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.save(trainer)
         requested = self.stop_requested(trainer)
@@ -97,13 +98,13 @@ class FrameCheckpoint(Checkpoint):
             self._stop(trainer)
 
     def save(self, trainer: pl.Trainer) -> Path:
-        """Write the replay buffers, then the checkpoint that refers to them, then forget older buffers.
+        """Write the replay buffers, then the checkpoint that refers to them, then remove older buffers.
 
         Returns:
-            The checkpoint's path.
+            Path of the checkpoint.
 
         Raises:
-            OutputError: if the files cannot be written.
+            OutputError: If the files cannot be written.
         """
         data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
         with writing(self._folder):
@@ -115,7 +116,7 @@ class FrameCheckpoint(Checkpoint):
         return self._folder / "last.ckpt"
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         self.request.restore()
 
 

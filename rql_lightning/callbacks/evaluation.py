@@ -1,4 +1,4 @@
-"""The evaluation protocol as a callback: during ``fit`` every so many frames, and for the other commands."""
+"""The evaluation protocol as a callback, for periodic evaluation during ``fit`` and for the other commands."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 class EvaluationCallback(pl.Callback):
-    """Evaluate deterministically on fixed seeds, disjoint from the training ones: metrics.json, figures and tables.
+    """Evaluate with deterministic actions on fixed seeds, which differ from the seeds of training.
 
     Args:
-        episodes: Episodes of the evaluation at the end of fit, and of validate, test and predict.
-        every_n_frames: Environment frames between two evaluations during fit.
-        episodes_during_fit: Episodes of each evaluation during fit.
-        seed: Seed of the first episode; each next episode's seed is one higher.
-        max_envs: Largest number of environments stepped together. Results do not depend on it.
+        episodes: Number of episodes of the evaluation at the end of fit and in validate, test and predict.
+        every_n_frames: Number of environment frames between two evaluations during fit.
+        episodes_during_fit: Number of episodes per evaluation during fit.
+        seed: Seed of the first episode; the seed of each further episode is one higher.
+        max_envs: Largest number of environments stepped together; results do not depend on it.
         figures: Whether to draw learning curves and distributions at the end of fit and in test.
-        max_episode_steps: Bound on the steps of one episode: an environment that never ends one is an error.
+        max_episode_steps: Largest number of steps per episode; a longer episode is an error.
     """
 
     def __init__(
@@ -66,17 +66,17 @@ class EvaluationCallback(pl.Callback):
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the run's folder: a question that all ranks ask together."""
+        """Determine the run's folder, together on all ranks."""
         quieten()
         run_folder(trainer)
         self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, Any]:
-        """Learning curves go on after a resume."""
+        """Return the learning curves, which a resumed run continues."""
         return {"history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore the learning curves."""
         self.history = list(state_dict["history"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
@@ -88,18 +88,18 @@ class EvaluationCallback(pl.Callback):
                 self._evaluate_during_fit(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Algorithm, *args: Any) -> None:  # type: ignore[override]
-        """Evaluate when ``every_n_frames`` have gone by."""
+        """Evaluate every ``every_n_frames`` frames."""
         data = _data(trainer)
         frames, before = data.frames, data.frames - data.frames_per_turn
         if frames // self.every_n_frames > before // self.every_n_frames and frames < data.total_frames:
             self._evaluate_unless_stopped(trainer, pl_module)
 
     def _evaluate_unless_stopped(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
-        """A signal means checkpoint and exit; whoever resumes starts with the evaluation that was left out."""
+        """Evaluate unless a signal was received; a resumed run starts with the evaluation that was skipped."""
         checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, FrameCheckpoint)), None)
         if checkpoint is not None and checkpoint.stop_requested(trainer):
             return
-        if trainer.world_size > 1:  # a rank that stopped alone would leave the others waiting: the request waits
+        if trainer.world_size > 1:  # stopping on one rank would block the others, so a signal takes effect afterwards
             self._evaluate_during_fit(trainer, pl_module)
             return
         try:
@@ -111,12 +111,12 @@ class EvaluationCallback(pl.Callback):
             checkpoint.request.received = stopped.signal
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """The whole protocol on the result, which :class:`FrameCheckpoint` has saved by now."""
+        """Evaluate and report the result, which :class:`FrameCheckpoint` has already saved."""
         with prompt_signals():
             self._report(trainer, pl_module, "after training", fitted=True)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """``validate``: the table, and scalars."""
+        """Evaluate, log scalars and print the table in ``validate``."""
         if trainer.state.fn == "validate":
             with prompt_signals():
                 self._evaluate_prior(trainer, pl_module)
@@ -125,13 +125,13 @@ class EvaluationCallback(pl.Callback):
                 print_summaries(trainer, "validation", {"prior": self.prior_summary, "policy": summary})
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """``test``: ``metrics.json``, figures and the table."""
+        """Evaluate, write ``metrics.json`` and figures, and print the table in ``test``."""
         with prompt_signals():
             self._evaluate_prior(trainer, pl_module)
             self._report(trainer, pl_module, "test", fitted=False)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """``predict``: trajectories, which ``TensorDict.load_memmap`` loads again."""
+        """Write trajectories in ``predict``, which ``TensorDict.load_memmap`` loads."""
         from rql_lightning.data.trajectories import save_trajectories
 
         with prompt_signals():
@@ -145,18 +145,18 @@ class EvaluationCallback(pl.Callback):
     # -- the work ----------------------------------------------------------------------------------------------------
 
     def evaluate(self, trainer: pl.Trainer, decider: Decider, episodes: int) -> tuple[Episodes, dict[str, Any]]:
-        """Run the protocol, shared out over the ranks; every rank gets the whole summary.
+        """Run the evaluation protocol, distributed over the ranks; every rank gets the complete summary.
 
         Args:
-            trainer: Whose data names the task.
-            decider: What decides.
+            trainer: Trainer whose data module defines the task.
+            decider: Decider to evaluate.
             episodes: Number of episodes, over all ranks.
 
         Returns:
-            This rank's episodes, and the summary of all ranks' with the keys of ``metrics.json``.
+            The episodes of this rank, and the summary over all ranks with the keys of ``metrics.json``.
 
         Raises:
-            EnvironmentContractError: if an episode does not end within ``max_episode_steps``.
+            EnvironmentContractError: If an episode does not end within ``max_episode_steps``.
         """
         data = _data(trainer)
         mine = self._run(trainer, decider, episodes)
@@ -175,20 +175,20 @@ class EvaluationCallback(pl.Callback):
             env.close()
 
     def _seeds(self, trainer: pl.Trainer, episodes: int) -> list[int]:
-        """This rank's."""
+        """Return the seeds of this rank's episodes."""
         return list(range(self.seed, self.seed + episodes))[trainer.global_rank :: trainer.world_size]
 
     def evaluate_on_reference(self, trainer: pl.Trainer, decider: Decider, compiled: Episodes) -> dict[str, Any]:
-        """Run the protocol on the reference environments, on the same seeds.
+        """Run the evaluation protocol on the reference environments, on the same seeds.
 
         Args:
-            trainer: Whose data names the task.
-            decider: What decides.
-            compiled: This rank's episodes on the compiled environments.
+            trainer: Trainer whose data module defines the task.
+            decider: Decider to evaluate.
+            compiled: Episodes of this rank on the compiled environments.
 
         Returns:
-            The summary of all ranks', and ``same_episodes``: in how many of them length, returns, success and metric
-            are those of the compiled environment.
+            The summary over all ranks, and ``same_episodes``, the number of episodes whose length, returns, success and
+            metric are those of the compiled environment.
         """
         data, seeds = _data(trainer), self._seeds(trainer, self.episodes)
         env = data.make_env(1, reference=True)
@@ -226,7 +226,7 @@ class EvaluationCallback(pl.Callback):
             trainer.callback_metrics[f"eval/{name}"] = torch.tensor(float("nan") if value is None else float(value))
 
     def _report(self, trainer: pl.Trainer, pl_module: Algorithm, title: str, fitted: bool) -> None:
-        """Files first, what may fail next, the screen last, and then what takes minutes."""
+        """Write files first, then log and draw, then print, and finally run the slow evaluation on the reference."""
         mine, summary = self.evaluate(trainer, pl_module.decider, self.episodes)
         columns = {"prior": self.prior_summary, "policy": summary}
         if self._dry_run:
@@ -269,7 +269,7 @@ def _metric(data: ReplayDataModule) -> str | None:
 
 
 def _gather(trainer: pl.Trainer, table: np.ndarray, episodes: int) -> np.ndarray:
-    """The ranks' rows ``[n, C]`` in one table ``[episodes, C]``; ranks may hold one row more or less."""
+    """Gather the rows ``[n, C]`` of all ranks in one table ``[episodes, C]``; n may differ by one between ranks."""
     if trainer.world_size == 1:
         return table
     rows = -(-episodes // trainer.world_size)

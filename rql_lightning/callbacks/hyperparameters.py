@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 
 def settings(trainer: pl.Trainer) -> dict[str, Any]:
-    """Constructor arguments of the algorithm and the data module that are numbers, words or lists of them.
+    """Return the constructor arguments of the algorithm and the data module that are plain values or lists of them.
 
     Returns:
         Values by ``model/<name>`` and ``data/<name>``; ``model/class`` is the algorithm.
@@ -43,7 +43,7 @@ def _plain(value: Any) -> Any:
 
 
 def log_start(trainer: pl.Trainer) -> None:
-    """Give every logger the settings. TensorBoard gets them with the final metrics: of two sets it shows the first."""
+    """Log the settings. TensorBoard shows only the first set, so it gets them with the final metrics instead."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             vars(logger)["hparams"].update(settings(trainer))
@@ -55,8 +55,8 @@ def log_final(trainer: pl.Trainer, summary: Mapping[str, Any]) -> None:
     """Fill TensorBoard's HPARAMS tab: settings, and the final metrics as ``final/<name>``.
 
     Args:
-        trainer: Whose run it was.
-        summary: Numbers by name; what is ``None`` is left out.
+        trainer: Trainer of the run.
+        summary: Numbers by name; ``None`` values are omitted.
     """
     metrics = {f"final/{name}": float(value) for name, value in summary.items() if value is not None}
     for logger in trainer.loggers:

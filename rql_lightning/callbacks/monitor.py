@@ -1,4 +1,4 @@
-"""How fast training goes, and how its own episodes do."""
+"""Speed of training, and returns of training episodes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 
 class TrainingMonitor(pl.Callback):
-    """Log speed, wall-clock time and the episodes that ended during training, and keep the loggers' files up to date.
-
-    All of it every ``trainer.log_every_n_steps`` training batches, as the algorithm's own ``train/`` metrics.
-    """
+    """Log speed, wall-clock time and training episodes, and flush the loggers, every ``log_every_n_steps`` batches."""
 
     def __init__(self) -> None:
         self._clock, self._frames, self._updates = 0.0, 0, 0
@@ -29,7 +26,7 @@ class TrainingMonitor(pl.Callback):
             log_start(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """Start the clock; a resumed run's frames and updates are not this process's."""
+        """Start the clock and the counts of this process, which exclude earlier parts of a resumed run."""
         self._restart(trainer, pl_module)
 
     def _restart(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
@@ -39,7 +36,7 @@ class TrainingMonitor(pl.Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, pl_module: Algorithm, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log when it is time to."""
+        """Log every ``trainer.log_every_n_steps`` batches."""
         if batch_idx % max(1, trainer.log_every_n_steps) != 0:  # type: ignore[attr-defined]
             return
         data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _columns() -> list[ProgressColumn]:
-    """On a narrow screen the bar and the last evaluation give way, never the frames, the rate and the time left."""
+    """Return the columns; on narrow screens, only the bar and the last evaluation are shortened."""
 
     def whole() -> Column:
         return Column(no_wrap=True, overflow="ignore")
@@ -32,7 +32,7 @@ def _columns() -> list[ProgressColumn]:
 
 
 class FrameProgressBar(ProgressBar):
-    """One bar for the budget of ``fit``; the numbers beside it are those of the last evaluation."""
+    """A progress bar for the budget of ``fit``, with the returns of the last evaluation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,11 +41,11 @@ class FrameProgressBar(ProgressBar):
         self._enabled = True
 
     def disable(self) -> None:
-        """Lightning's switch for ranks other than 0."""
+        """Disable the bar; Lightning calls this on ranks other than 0."""
         self._enabled = False
 
     def enable(self) -> None:
-        """Lightning's switch."""
+        """Enable the bar."""
         self._enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -77,7 +77,7 @@ class FrameProgressBar(ProgressBar):
         self._stop()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the screen back to the message."""
+        """Stop the bar before an error message is printed."""
         self._stop()
 
     def _stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves behind of its evaluation: files first, loggers and figures next, and the screen last."""
+"""Output of evaluations: files, loggers, figures and tables."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Summary = Mapping[str, Any]
 
 
 def write_summary(trainer: pl.Trainer, name: str, content: Summary) -> Path:
-    """Write a file of metrics into the run's folder, on rank 0 alone.
+    """Write a file of metrics into the run's folder, on rank 0 only.
 
     Args:
-        trainer: Whose run it is.
-        name: The file's name.
-        content: What is in it.
+        trainer: Trainer of the run.
+        name: Name of the file.
+        content: Metrics to write.
 
     Returns:
-        Its path.
+        Path of the file.
 
     Raises:
-        OutputError: if it cannot be written.
+        OutputError: If the file cannot be written.
     """
     path = run_folder(trainer) / name
     if trainer.is_global_zero:
@@ -49,11 +49,11 @@ def write_summary(trainer: pl.Trainer, name: str, content: Summary) -> Path:
 
 
 def log_summary(pl_module: Algorithm, summary: Summary) -> None:
-    """Write an evaluation to every logger, and to their files.
+    """Write an evaluation to every logger and flush it.
 
     Args:
-        pl_module: Whose evaluation it is.
-        summary: Numbers by name; what is ``None`` is left out.
+        pl_module: Algorithm that was evaluated.
+        summary: Numbers by name; ``None`` values are omitted.
     """
     pl_module.log_metrics({f"eval/{name}": value for name, value in summary.items() if value is not None})
     for logger in pl_module.loggers:
@@ -63,13 +63,13 @@ def log_summary(pl_module: Algorithm, summary: Summary) -> None:
 def print_summaries(
     trainer: pl.Trainer, title: str, columns: Mapping[str, Summary | None], path: Path | None = None
 ) -> None:
-    """Print a table, on rank 0 alone.
+    """Print a table of results, on rank 0 only.
 
     Args:
-        trainer: Whose data names the task.
-        title: What the table shows.
-        columns: Summaries by heading; those that are ``None`` are left out.
-        path: The file that holds them.
+        trainer: Trainer whose data module defines the task.
+        title: Title of the table.
+        columns: Summaries by heading; ``None`` values are omitted.
+        path: File that holds the metrics, to print below the table.
     """
     if not trainer.is_global_zero:
         return
@@ -85,9 +85,9 @@ def draw_distribution(trainer: pl.Trainer, prior: np.ndarray, policy: np.ndarray
     """Draw histograms of the task's pictured quantity.
 
     Args:
-        trainer: Whose data says what the quantity is.
-        prior: Samples of the prior's episodes; may be empty.
-        policy: Samples of the policy's; if empty there is nothing to draw.
+        trainer: Trainer whose data module defines the quantity.
+        prior: Samples from the prior's episodes; may be empty.
+        policy: Samples from the policy's episodes; if empty, nothing is drawn.
     """
     data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
     if len(policy) > 0 and data.customization.pictured is not None:
@@ -100,15 +100,15 @@ def draw_curves(trainer: pl.Trainer, history: list[dict[str, Any]], prior: Summa
     """Draw the learning curves.
 
     Args:
-        trainer: Whose run it was.
+        trainer: Trainer of the run.
         history: Summaries in the order of their ``frames``.
-        prior: The prior's summary, or ``None``.
+        prior: Summary of the prior, or ``None``.
     """
     _save_figure(trainer, "learning_curves", lambda: curves_figure(history, prior))
 
 
 def _save_figure(trainer: pl.Trainer, name: str, draw: Callable[[], Figure]) -> None:
-    """A figure that cannot be drawn or written is told of and does not end the run."""
+    """Draw and write a figure; an error is reported and does not end the run."""
     if not trainer.is_global_zero:
         return
     try:

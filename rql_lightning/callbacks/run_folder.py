@@ -1,4 +1,4 @@
-"""The folder of a run: the project's own, whatever the logger, and no other run's."""
+"""The folder of a run, which belongs to this run only and does not depend on the logger."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from rql_lightning.errors import OutputError
 from rql_lightning.reporting.console import tell
 
 RESERVED = ".reserved"
-"""An empty file in the folder of every run that trains; whoever creates it has the folder to itself."""
+"""Name of an empty file in the folder of every training run; the process that creates it owns the folder."""
 
 
 def reserve(parent: Path, stem: str = "version_") -> Path:
-    """Create the next free folder ``<parent>/<stem><n>``, which no other process gets, even at the same moment.
+    """Create the next free folder ``<parent>/<stem><n>``, atomically with respect to other processes.
 
     Args:
         parent: Folder of runs; created if it does not exist.
-        stem: What the folders' names begin with.
+        stem: Prefix of the folders' names.
 
     Raises:
-        OutputError: if folders cannot be created there.
+        OutputError: If the folder cannot be created.
     """
     with writing(parent):
         parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def reserve(parent: Path, stem: str = "version_") -> Path:
 
 
 def _claim(folder: Path) -> bool:
-    """Whether the folder had not been claimed before."""
+    """Claim a folder; return whether it had not been claimed before."""
     try:
         (folder / RESERVED).touch(exist_ok=False)
     except FileExistsError:
@@ -86,25 +86,25 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def run_folder(trainer: pl.Trainer) -> Path:
-    """The folder of a trainer's run, the same on every rank; all ranks have to ask together the first time.
+    """Return the folder of a trainer's run, the same on every rank; the first call must be made on all ranks together.
 
-    The command line has reserved it. In Python it is the folder of the trainer's TensorBoardLogger or CSVLogger, unless
-    another run has trained into it; then it is ``<that folder>_<n>``. Whatever other logger there is, or none, it is
+    The command line reserves the folder. In Python, it is the folder of the trainer's TensorBoardLogger or CSVLogger,
+    or ``<that folder>_<n>`` if another run was trained into that folder. With other loggers, or none, it is
     ``<default_root_dir>/<task>/<algorithm>/version_<n>``.
 
     Raises:
-        OutputError: if it cannot be written.
+        OutputError: If the folder cannot be written.
     """
     return _attached(trainer).path
 
 
 def report_failure(trainer: pl.Trainer, stage: str, error: Exception) -> None:
-    """Tell of a figure or video that failed, and remember it: what comes after it is written all the same.
+    """Report a figure or video that failed, without stopping the rest of the report.
 
     Args:
-        trainer: Whose run it was.
-        stage: What failed.
-        error: How.
+        trainer: Trainer of the run.
+        stage: Name of the figure or video.
+        error: Error that occurred.
     """
     message = f"{stage} failed: {error or type(error).__name__}"
     _attached(trainer).failures.append(message)
@@ -148,7 +148,7 @@ def folder_names(env: str, what: str) -> tuple[str, str]:
 
 
 def _snake(name: str) -> str:
-    """MountainCarContinuous → mountain_car_continuous; CartPole → cartpole, which is one word to its friends."""
+    """Convert CamelCase to snake_case, as in mountain_car_continuous; CartPole becomes cartpole."""
     name = name.replace("CartPole", "Cartpole")
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|-", "_", name).lower()
 
@@ -167,17 +167,17 @@ class RunFolder(pl.Callback):
 
     @property
     def path(self) -> Path:
-        """The folder."""
-        assert self._path is not None, "other ranks are told in setup"
+        """Folder of the run."""
+        assert self._path is not None, "other ranks receive the folder in setup"
         return self._path
 
     def share(self, trainer: pl.Trainer) -> None:
-        """Tell all ranks what rank 0 reserved, once."""
+        """Broadcast the folder that rank 0 reserved to all ranks, once."""
         if not self._shared:
             self._path, self._shared = trainer.strategy.broadcast(self._path), True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """See :meth:`share`."""
+        """Broadcast the folder to all ranks."""
         self.share(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

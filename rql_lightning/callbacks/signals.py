@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: training finishes its batch and saves, everything else stops at once."""
+"""Handling of Ctrl-C and SIGTERM: training finishes its batch and saves; everything else stops at once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(SystemExit):
-    """A signal ended the work; the exit code is a shell's for it: 130 for SIGINT (Ctrl-C), 143 for SIGTERM.
+    """Exit because of a signal, with a shell's exit code for it: 130 for SIGINT (Ctrl-C), 143 for SIGTERM.
 
     Args:
-        number: The signal.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -30,10 +30,10 @@ class Stopped(SystemExit):
 class Handlers:
     """Handlers of this process for both signals, until :meth:`restore`.
 
-    Signals of a process other than the main thread's are left alone: Python delivers none there.
+    Outside the main thread, handlers are not installed, because Python does not support it.
 
     Args:
-        handle: Called with the signal's number, between two of the main thread's instructions.
+        handle: Function called in the main thread with the signal's number.
     """
 
     def __init__(self, handle: Callable[[int], None]) -> None:
@@ -41,14 +41,14 @@ class Handlers:
         self._previous: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
-        """Take the signals over."""
+        """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 previous = signal.signal(number, lambda received, _: self._handle(received))
                 self._previous.setdefault(number, previous)
 
     def restore(self) -> None:
-        """Give the signals back to whoever had them."""
+        """Restore the previous handlers."""
         for number, previous in self._previous.items():
             signal.signal(number, previous if previous is not None else signal.SIG_DFL)
         self._previous = {}
@@ -58,14 +58,14 @@ def stop(number: int) -> None:
     """Stop at once.
 
     Raises:
-        Stopped: always.
+        Stopped: Always.
     """
     raise Stopped(number)
 
 
 @contextmanager
 def prompt_signals() -> Iterator[None]:
-    """Within this context both signals stop the work at once, whatever they did before."""
+    """Make both signals stop the program at once within this context."""
     handlers = Handlers(stop)
     handlers.install()
     try:
@@ -75,10 +75,10 @@ def prompt_signals() -> Iterator[None]:
 
 
 class StopRequest:
-    """A signal's request to stop at the next opportunity; a second signal stops at once.
+    """A request by a signal to stop at the next opportunity; a second signal stops at once.
 
     Attributes:
-        received: The first signal that came, or ``None``.
+        received: First signal received, or ``None``.
     """
 
     def __init__(self) -> None:
@@ -86,12 +86,12 @@ class StopRequest:
         self._handlers = Handlers(self._receive)
 
     def install(self) -> None:
-        """From here on a signal is a request."""
+        """Install handlers that record a signal as a request."""
         self.received = None
         self._handlers.install()
 
     def restore(self) -> None:
-        """Give the signals back."""
+        """Restore the previous handlers."""
         self._handlers.restore()
 
     def _receive(self, number: int) -> None:

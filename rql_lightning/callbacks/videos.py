@@ -1,4 +1,4 @@
-"""Policies beside each other, on the same seed, as moving pictures: in a file and in TensorBoard."""
+"""Videos of prior and policy side by side in the same episodes, as files and in TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class VideoCallback(pl.Callback):
-    """Film the policy, and the prior beside it, in the same episodes, at the end of fit and in test.
+    """Record videos of the policy and its prior in the same episodes, at the end of fit and in test.
 
     Args:
-        episodes: Number of episodes to film; 0 for none. The environment must render rgb_array.
-        seed: Seed of the first filmed episode; each next episode's seed is one higher.
+        episodes: Number of episodes to record, 0 for none; the environment must support render_mode rgb_array.
+        seed: Seed of the first recorded episode; the seed of each further episode is one higher.
         scale: Factor by which the pictures are enlarged.
-        max_steps: Largest number of steps filmed of an episode; the rest of a longer one is left out.
+        max_steps: Largest number of steps to record per episode; the rest of a longer episode is omitted.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class VideoCallback(pl.Callback):
         self.episodes, self.seed, self.scale, self.max_steps = episodes, seed, scale, max_steps
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find out whether the environment renders while nothing is lost yet."""
+        """Check that the environment renders before anything is trained."""
         data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
         dry = trainer.fast_dev_run  # type: ignore[attr-defined]
         if self.episodes > 0 and stage in ("fit", "test") and not dry:
@@ -48,15 +48,15 @@ class VideoCallback(pl.Callback):
         run_folder(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """Film the result, which :class:`FrameCheckpoint` has saved by now."""
+        """Record the result, which :class:`FrameCheckpoint` has already saved."""
         self._record_all(trainer, pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """Film what was tested."""
+        """Record the tested policy."""
         self._record_all(trainer, pl_module)
 
     def _record_all(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
-        """An episode that cannot be filmed is told of and does not end the run."""
+        """Record all episodes; an error is reported and does not end the run."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         with prompt_signals():
@@ -85,7 +85,7 @@ class VideoCallback(pl.Callback):
 
 
 def _log_gif(logger: TensorBoardLogger, tag: str, path: Path, picture: Image.Image, step: int) -> None:
-    """TensorBoard plays an animated GIF where it expects an image (its own ``add_video`` does this, with moviepy)."""
+    """Log an animated GIF as an image, which TensorBoard plays (``add_video`` does the same but requires moviepy)."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     image = Summary.Image(

@@ -1,4 +1,4 @@
-"""DataModules."""
+"""Lightning data modules: tasks, data collection and replay."""
 
 from rql_lightning.data.learner import Learner
 from rql_lightning.data.replay import ReplayDataModule

@@ -1,4 +1,4 @@
-"""The running parts of ``fit`` on one rank: environments, collector and replay buffer."""
+"""Data collection of one rank during ``fit``: environments, collector and replay buffer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Collection:
 
     Args:
         env: Vector environment; closed with the collection, also if this constructor fails.
-        learner: Acts and annotates.
-        frames_per_batch: Frames of one turn, over all environments.
-        replay_size: Transitions that the buffer holds.
-        sample_size: Transitions of one sample.
-        seed: Seed of the first environment, each further one's is one higher. Unused where stored episodes go on.
-        restored: What :meth:`state` returned, to go on from; its random state is set at the first turn.
-        source: The file that it comes from, for messages.
+        learner: Algorithm that acts and annotates frames.
+        frames_per_batch: Number of frames per turn of the collector, over all environments.
+        replay_size: Capacity of the buffer, in transitions.
+        sample_size: Number of transitions per sample.
+        seed: Seed of the first environment; the seed of each further one is one higher. Unused if episodes are resumed.
+        restored: Result of :meth:`state` to resume from; its random state is set before the first turn.
+        source: File that ``restored`` was read from, for messages.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Collection:
         self._turns = iter(self.collector)
 
     def turn(self) -> None:
-        """One turn of the collector into the replay buffer."""
-        if self._random_state is not None:  # last, when nothing else can draw from it any more
+        """Collect one turn of frames into the replay buffer."""
+        if self._random_state is not None:  # set as late as possible, after all other random draws of the set-up
             torch.set_rng_state(self._random_state["cpu"])
             if "cuda" in self._random_state:
                 torch.cuda.set_rng_state(self._random_state["cuda"], self.learner.device)
@@ -87,7 +87,7 @@ class Collection:
             raise ConfigurationError(f"data.replay_size: found {self.capacity}, expected {expected}") from error
 
     def sample(self, updates: int) -> TensorDictBase:
-        """K minibatches in one call, ``[K, B]``, with observations in float32."""
+        """Sample K minibatches in one call, ``[K, B]``, with observations in float32."""
         batch = self.replay.sample().exclude("index").reshape(updates, -1)
         return with_observations(batch, torch.float32)
 
@@ -98,7 +98,7 @@ class Collection:
     # -- exact resume ------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """Tensors and plain data only, so that it loads with ``weights_only=True``."""
+        """Return the state for exact resume as tensors and plain data, which load with ``weights_only=True``."""
         try:
             env = _convert(self.env.get_state(), np.ndarray, lambda array: torch.from_numpy(array.copy()))
         except NotImplementedError:
@@ -144,7 +144,7 @@ def _described(key: str, entries: dict[str, Any]) -> str:
 
 
 def _convert(state: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
-    """Nested dictionaries and lists, with every leaf of this kind converted."""
+    """Convert every leaf of a given type in nested dictionaries and lists."""
     if isinstance(state, dict):
         return {key: _convert(value, kind, convert) for key, value in state.items()}
     if isinstance(state, list):

@@ -1,4 +1,4 @@
-"""Where TorchRL comes in: a collector over a vector environment, and what learning may see of its frames."""
+"""TorchRL's collector over a vector environment, and the transitions that algorithms learn from."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class _Explorer(TensorDictModuleBase):
-    """A learner's ``explore`` as the policy that a collector calls."""
+    """Adapter that presents a learner's ``explore`` as a collector's policy."""
 
     in_keys = ["observation"]  # noqa: RUF012 (TensorDict's own convention)
 
     def __init__(self, learner: Learner) -> None:
         super().__init__()
-        # Not the learner itself: as a module within this one the collector would copy and synchronise its weights.
+        # The learner itself is not stored: the collector would copy and synchronise the weights of a submodule.
         self.explore, self.device, self.out_keys = learner.explore, learner.device, list(learner.explored)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -42,7 +42,7 @@ class _Explorer(TensorDictModuleBase):
 
 
 class Resumed(VectorWrapper):
-    """A vector environment whose first reset goes on with stored episodes instead of starting new ones."""
+    """A vector environment whose first reset resumes stored episodes instead of starting new ones."""
 
     def __init__(self, env: VectorEnv, state: dict[str, Any]) -> None:
         super().__init__(env)
@@ -50,7 +50,7 @@ class Resumed(VectorWrapper):
         self._state: dict[str, Any] | None = state
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """The stored observations at first, then the wrapped environment's reset."""
+        """Return the stored observations in the first call, and reset the wrapped environment afterwards."""
         if self._state is None:
             return self.env.reset(**kwargs)
         state, self._state = self._state, None
@@ -59,10 +59,10 @@ class Resumed(VectorWrapper):
 
 
 class Explored(VectorWrapper):
-    """A vector environment as a learner in float32 drives it: whatever it returns, actions are elements of its space.
+    """A vector environment for learners in float32: actions are converted to elements of the action space.
 
     Raises:
-        EnvironmentContractError: at the step or reset that returns a number too large for float32.
+        EnvironmentContractError: If a step or reset returns a number that is too large for float32.
     """
 
     def __init__(self, env: VectorEnv) -> None:
@@ -71,13 +71,13 @@ class Explored(VectorWrapper):
         self._wide = env.single_observation_space.dtype == np.float64
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """The wrapped environment's."""
+        """Reset the wrapped environment and check its observations."""
         observation, info = self.env.reset(**kwargs)
         self._check_observation(observation)
         return observation, info
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step the environments with actions in their own type and within its bounds."""
+        """Step the environments with actions in the dtype and within the bounds of their action space."""
         elements = as_elements(self.single_action_space, actions)
         observation, reward, terminated, truncated, info = self.env.step(elements)
         self._check_observation(observation)
@@ -101,16 +101,16 @@ def _check_size(what: str, values: np.ndarray) -> None:
 
 
 def make_collector(env: VectorEnv, learner: Learner, frames_per_batch: int, seed: int | None) -> Collector:
-    """A TorchRL collector over a vector environment.
+    """Create a TorchRL collector over a vector environment.
 
     Args:
-        env: In ``AutoresetMode.DISABLED``.
-        learner: Acts, on its device; environments and frames stay on the CPU.
-        frames_per_batch: Frames of one turn, over all environments.
-        seed: Seed of the first environment, each further one's is one higher; ``None`` leaves them as they are.
+        env: Vector environment in ``AutoresetMode.DISABLED``.
+        learner: Algorithm that acts, on its own device; environments and frames stay on the CPU.
+        frames_per_batch: Number of frames per turn of the collector, over all environments.
+        seed: Seed of the first environment; the seed of each further one is one higher. ``None`` sets no seeds.
 
     Raises:
-        SpaceMismatchError: for observations or actions of a number type that TorchRL does not take.
+        SpaceMismatchError: If TorchRL does not support the dtype of observations or actions.
     """
     for what, space in (("observation", env.single_observation_space), ("action", env.single_action_space)):
         _check_dtype(what, space)
@@ -134,12 +134,10 @@ def _check_dtype(what: str, space: gym.Space[Any]) -> None:
 
 
 def transitions(frames: TensorDictBase, explored: tuple[str, ...]) -> TensorDictBase:
-    """What learning may see of a turn ``[N, T]``: transitions with the reward that the environment was made for.
+    """Select the entries of frames ``[N, T]`` that algorithms may learn from.
 
-    Numbers are float32, as networks take them, whatever the environment's observations are. Of the acting there is what
-    ``explored`` names.
-
-    No basic reward, unless it *is* that reward: infos are not read at all.
+    These are observations and rewards in float32, the entries named in ``explored``, and termination. Infos are not
+    read, so the basic reward is not included unless it is the environment's reward.
     """
     following = frames["next"]
     return TensorDict(

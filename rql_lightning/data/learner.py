@@ -1,4 +1,4 @@
-"""What collecting frames needs of an algorithm."""
+"""The interface of algorithms to data collection."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Learner(Protocol):
     """An algorithm as the collector and the replay buffer see it.
 
     Attributes:
-        explored: The keys of what :meth:`explore` returns; the replay buffer keeps them.
-        noise_state: What exploration remembers from step to step, for exact resume; ``None`` for nothing.
+        explored: Names of the entries that :meth:`explore` returns and the replay buffer stores.
+        noise_state: State of the exploration noise between steps, stored for exact resume; ``None`` without a state.
     """
 
     explored: tuple[str, ...]
@@ -24,23 +24,23 @@ class Learner(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where :meth:`explore` runs."""
+        """Device on which :meth:`explore` runs."""
 
     def explore(self, observation: Tensor) -> dict[str, Tensor]:
-        """How to act for data collection at float32 observations ``[N, *observation_shape]``.
+        """Choose actions for data collection at float32 observations ``[N, *observation_shape]``.
 
         Returns:
-            ``action``, ``[N, *action_shape]`` in the environment's units, and whatever else ``explored`` names,
+            ``action``, ``[N, *action_shape]`` in the environment's units, and every other entry named in ``explored``,
             ``[N, ...]``.
         """
 
     def annotate(self, frames: TensorDictBase) -> TensorDictBase:
-        """Add to the frames of one turn what is computed once per state, before they enter the replay buffer.
+        """Add entries that are computed once per state to the frames of one turn, before they are stored.
 
         Args:
-            frames: ``[N, T]``, environments × time: ``observation``, what ``explored`` names, and of the successor
-                ``observation``, ``reward`` and ``terminated``. Observations are float32.
+            frames: Frames ``[N, T]`` (environments × time) with ``observation``, the entries named in ``explored``, and
+                the successor's ``observation``, ``reward`` and ``terminated``. Observations are float32.
 
         Returns:
-            The frames to keep, ``[N, T]``.
+            The frames to store, ``[N, T]``.
         """

@@ -1,4 +1,4 @@
-"""Whether a replay buffer fits into memory."""
+"""Checks that a replay buffer fits into memory."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pytorch_lightning.utilities import rank_zero_warn
 from rql_lightning.errors import require
 
 _CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Of control groups in their second and first version; ``max`` or a huge number where there is no limit."""
+"""Memory limits of control groups, versions 2 and 1; ``max`` or a very large number without a limit."""
 
 
 def check_memory(replay_size: int, transition_bytes: int, processes: int) -> None:
     """Refuse a replay buffer larger than the memory of the machine or container; warn of one larger than what is free.
 
     Args:
-        replay_size: Transitions that each process keeps.
-        transition_bytes: Bytes of one transition, at the least.
-        processes: Processes on this machine, each with a buffer.
+        replay_size: Number of transitions that each process stores.
+        transition_bytes: Lower bound of the bytes per transition.
+        processes: Number of processes on this machine, each with its own buffer.
 
     Raises:
-        ConfigurationError: naming ``data.replay_size``, with what would fit.
+        ConfigurationError: If the buffer does not fit; names ``data.replay_size`` and the largest size that fits.
     """
     total, available = memory()
     each = transition_bytes * processes
@@ -37,7 +37,7 @@ def check_memory(replay_size: int, transition_bytes: int, processes: int) -> Non
 
 
 def memory() -> tuple[int, int]:
-    """Bytes of memory that this process may have at the most, and how many of them are available now."""
+    """Return the number of bytes of memory that this process may use, and how many of them are currently available."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [_read_number(Path(name), "") for name in _CONTAINER_LIMITS]
     total = min([total, *(limit for limit in limits if limit is not None)])
@@ -46,7 +46,7 @@ def memory() -> tuple[int, int]:
 
 
 def _read_number(path: Path, label: str) -> int | None:
-    """The number that follows a label in a file of the operating system, or ``None``."""
+    """Return the number that follows a label in a file of the operating system, or ``None``."""
     try:
         words = path.read_text(encoding="ascii").partition(label)[2] if label else path.read_text(encoding="ascii")
     except (OSError, ValueError):

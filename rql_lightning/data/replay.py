@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["EVALUATION_SEEDS", "ReplayDataModule"]
 
 RANK = "rank-of-each"
-"""Stands for the rank in the name of the replay file that a checkpoint refers to."""
+"""Placeholder for the rank in the name of the replay file that a checkpoint refers to."""
 
-_PARTS = {"replay", "env", "random_state", "noise"}  # what a replay file has, in this version and in earlier ones
+_PARTS = {"replay", "env", "random_state", "noise"}  # entries of replay files of all versions
 
 
 def _of_rank(name: str, rank: int) -> str:
@@ -36,16 +36,16 @@ def _of_rank(name: str, rank: int) -> str:
 
 
 class ReplayDataModule(TaskDataModule):
-    """Collects frames, keeps them, and hands out the K minibatches that follow each turn of the collector.
+    """Collects frames, stores them in a replay buffer, and provides K minibatches after each turn of the collector.
 
     Args:
-        num_envs: Environments stepped together (on each rank).
-        frames_per_batch: Frames of one turn of the collector, over all environments of a rank.
-        updates_per_batch: Updates that follow a turn of the collector.
-        batch_size: Transitions in the minibatch of one update.
-        replay_size: Transitions that the replay buffer holds; it forgets the oldest.
-        warm_up_frames: Frames collected before the first update, over all ranks.
-        **settings: Arguments of :class:`TaskDataModule`.
+        num_envs: Number of environments stepped together on each rank.
+        frames_per_batch: Number of frames collected before each training step, over all environments of a rank.
+        updates_per_batch: Number of updates per training step.
+        batch_size: Number of transitions in the minibatch of one update.
+        replay_size: Capacity of the replay buffer in transitions, on each rank; the oldest are replaced.
+        warm_up_frames: Number of frames collected before the first update, over all ranks.
+        **settings: Arguments of TaskDataModule.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ReplayDataModule(TaskDataModule):
 
     @property
     def frames_per_turn(self) -> int:
-        """Frames of one turn, over all ranks."""
+        """Number of frames collected before each training step, over all ranks."""
         return self.frames_per_batch * self._world_size
 
     @property
@@ -84,11 +84,11 @@ class ReplayDataModule(TaskDataModule):
         return 1 if self.trainer is None else self.trainer.world_size
 
     def train_dataloader(self) -> _TrainingBatches:
-        """One batch ``[K, B]`` per turn of the collector; its length is what is left of the budget."""
+        """Return an iterable of batches ``[K, B]``, one per turn of the collector, until the budget is spent."""
         if self.frames >= self.total_frames:
             raise ConfigurationError(
                 f"data.total_frames: found {self.total_frames}, which this run has already spent ({self.frames} "
-                "frames); expected more, to go on"
+                "frames); expected a larger number to resume training"
             )
         self._close()
         self._collection = self._collect()
@@ -96,7 +96,7 @@ class ReplayDataModule(TaskDataModule):
         return _TrainingBatches(self, self._collection)
 
     def _collect(self) -> Collection:
-        # Here, so that TorchRL is imported for training alone.
+        # Imported here, so that only training imports TorchRL.
         from rql_lightning.data.buffer import transition_bytes
         from rql_lightning.data.collection import Collection
 
@@ -104,14 +104,14 @@ class ReplayDataModule(TaskDataModule):
         check_memory(self.replay_size, transition_bytes(self.observation_space, self.action_space), processes)
         source, restored = (None, None) if self._restored is None else self._restored
         if restored is None:
-            # Every rank explores and samples in its own way, from the one seed of the run.
+            # Each rank explores and samples with its own random numbers, derived from the seed of the run.
             run_seed = torch.initial_seed() % 2**31
             torch.manual_seed(run_seed + rank)
         else:
             generator = torch.Generator().set_state(restored["random_state"]["cpu"])
             run_seed = generator.initial_seed() - rank
             if restored["env"] is None:
-                rank_zero_warn(f"{self.env} cannot store its state: running episodes start anew")
+                rank_zero_warn(f"{self.env} cannot store its state: running episodes are restarted")
         seed = training_seed(run_seed, self.num_envs, rank, self.frames)
         samples = self.updates_per_batch * self.batch_size
         sizes = (self.frames_per_batch, self.replay_size, samples)
@@ -133,7 +133,7 @@ class ReplayDataModule(TaskDataModule):
 
     def on_exception(self, exception: BaseException) -> None:
         """Close the environments: after an exception Lightning does not call :meth:`teardown`."""
-        with suppress(Exception):  # what closing says matters less than the exception
+        with suppress(Exception):  # an error while closing must not hide the original exception
             self._close()
 
     def _close(self) -> None:
@@ -162,12 +162,12 @@ class ReplayDataModule(TaskDataModule):
                 path.unlink()
 
     def state_dict(self) -> dict[str, Any]:
-        """The checkpoint's share of the state; the bulk is in the file that :meth:`save_replay` wrote."""
+        """Return the state to store in a checkpoint; :meth:`save_replay` stores the replay buffer in its own file."""
         sizes = {"num_envs": self.num_envs, "replay_size": self.replay_size, "world_size": self._world_size}
         return {**super().state_dict(), **sizes, "replay_file": self.replay_file, "meaning": self._meaning()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint (``fit --ckpt_path``); the replay buffer is read only if training goes on."""
+        """Restore the state from a checkpoint; the replay buffer is read only by ``fit``."""
         super().load_state_dict(state_dict)
         if self.trainer is None or not self.fitting:
             return
@@ -175,25 +175,25 @@ class ReplayDataModule(TaskDataModule):
         if state_dict["world_size"] != self._world_size:
             raise CheckpointError(
                 f"checkpoint {path}: found a run of {state_dict['world_size']} rank(s), expected {self._world_size}: "
-                "each goes on with its own replay buffer; set trainer.devices as it was then"
+                "each rank resumes with its own replay buffer; set trainer.devices to the same number"
             )
         for name in ("num_envs", "replay_size"):
             expected = f"{state_dict[name]}, as in checkpoint {path}"
             require(getattr(self, name) == state_dict[name], f"data.{name}", getattr(self, name), expected)
         self._check_meaning(state_dict.get("meaning", {}), f"as in checkpoint {path}")
         if state_dict["replay_file"] is None:
-            rank_zero_warn("the checkpoint has no replay buffer beside it: going on with an empty one")
+            rank_zero_warn("the checkpoint has no replay buffer: training resumes with an empty one")
             return
         file = Path(str(path)).parent / Path(_of_rank(state_dict["replay_file"], self.trainer.global_rank)).name
         if not file.is_file():
             raise CheckpointError(f"checkpoint {path}: expected its replay buffer {file}, found no such file")
         restored = read_data(file)
         if not isinstance(restored, dict) or not restored.keys() >= _PARTS:
-            raise CheckpointError(f"{file}: found a file that is no replay buffer of this project")
+            raise CheckpointError(f"{file}: found a file that is not a replay buffer of this project")
         self._restored = file, restored
 
     def _meaning(self) -> dict[str, Any]:
-        """What the numbers in the replay buffer stand for, as plain data; ``None`` for what does not matter."""
+        """Return the settings that determine the contents of the replay buffer; ``None`` for those without effect."""
         return {
             "env": self.env,
             "env_kwargs": json.loads(json.dumps(self.env_kwargs, default=_as_plain_data, skipkeys=True)),
@@ -205,17 +205,17 @@ class ReplayDataModule(TaskDataModule):
         }
 
     def _check_meaning(self, stored: dict[str, Any], where: str) -> None:
-        """Refuse to go on with a buffer of something else; checkpoints of earlier versions do not say of what."""
+        """Refuse a buffer collected with other settings; checkpoints of earlier versions do not contain them."""
         for key, found in self._meaning().items():
             if key in stored and stored[key] != found:
                 if key.endswith("_space"):
                     expected = f"{space_from_data(stored[key])}, {where}"
                     raise ConfigurationError(f"data.env: found the {key} {space_from_data(found)}, expected {expected}")
-                require(False, f"data.{key}", found, f"{stored[key]!r}, {where}, whose replay buffer is of that")
+                require(False, f"data.{key}", found, f"{stored[key]!r}, {where}, as for its replay buffer")
 
 
 def _as_plain_data(value: Any) -> Any:
-    """For JSON: arrays as lists, and the names of classes, functions and other objects' classes."""
+    """Convert a value for JSON: arrays to lists, classes and functions to names, objects to their class's name."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     named = value if hasattr(value, "__qualname__") else type(value)
@@ -223,12 +223,12 @@ def _as_plain_data(value: Any) -> Any:
 
 
 class _TrainingBatches:
-    """What Lightning iterates over. It has a length, without which Lightning would collect one turn ahead."""
+    """Iterable of training batches with a length, because Lightning would otherwise collect one turn ahead."""
 
     def __init__(self, data: ReplayDataModule, collection: Collection) -> None:
         self.data, self.collection = data, collection
 
-        # Turns that only fill an empty buffer; the turn that reaches warm_up_frames is the first to be learnt from.
+        # Turns that only fill an empty buffer; updates start after the turn that reaches warm_up_frames.
         turns = -(-data.warm_up_frames // data.frames_per_turn) - 1
         self.warm_up_turns = max(0, turns) if len(collection.replay) == 0 else 0
 

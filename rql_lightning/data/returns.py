@@ -9,14 +9,14 @@ import torch
 
 
 class TrainingReturns:
-    """Sums up rewards over episodes that go on from one turn of the collector to the next.
+    """Sums rewards over episodes, which may extend over several turns of the collector.
 
     Args:
         num_envs: Number of environments N.
 
     Attributes:
-        running: Undiscounted return and length of each environment's episode so far, float64 ``[2, N]``; NaN for an
-            episode whose beginning is not known.
+        running: Undiscounted return and length of each environment's episode so far, float64 ``[2, N]``; NaN for
+            episodes whose beginning is unknown.
     """
 
     def __init__(self, num_envs: int) -> None:
@@ -53,11 +53,11 @@ class TrainingReturns:
         return {"running": torch.from_numpy(self.running.copy())}
 
     def restore(self, state: dict[str, Any] | None, same_episodes: bool) -> None:
-        """Go on from :meth:`state`.
+        """Restore the result of :meth:`state`.
 
         Args:
-            state: ``None`` for a checkpoint that has none.
-            same_episodes: Whether the environments go on with the episodes of that moment, or start new ones.
+            state: State to restore; ``None`` if the checkpoint has none.
+            same_episodes: Whether the environments resume the stored episodes instead of starting new ones.
         """
         if same_episodes:
             self.running[:] = np.nan if state is None else state["running"].numpy()

@@ -1,4 +1,4 @@
-"""The task of a run: environment, wish, rewards, spaces, seeds and budget; all that an evaluation needs."""
+"""The task of a run: environment, rewards, spaces, seeds and budget."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ EVALUATION_SEEDS = 1_000_000
 """Seeds from here on are for evaluation; those of training environments stay below."""
 
 STATE = "rql_lightning_data"
-"""Where a checkpoint keeps the state of the data module, whatever its class is called."""
+"""Key of the data module's state in a checkpoint, for any class of data module."""
 
-_FORMER_STATE = "ReplayDataModule"  # where checkpoints of earlier versions keep it
+_FORMER_STATE = "ReplayDataModule"  # key in checkpoints of earlier versions
 
 
 def training_seed(run_seed: int, num_envs: int, rank: int, frames: int) -> int:
-    """Seed of a rank's first training environment; each further environment's is one higher.
+    """Return the seed of a rank's first training environment; the seed of each further one is one higher.
 
     Args:
         run_seed: Seed of the run, the same on every rank.
-        num_envs: Environments of each rank.
+        num_envs: Number of environments on each rank.
         rank: Rank of this process.
-        frames: Frames that the run has collected before these environments start.
+        frames: Number of frames that the run collected before these environments start.
     """
     return (run_seed * 10_007 + rank * num_envs + frames * 7_919) % (EVALUATION_SEEDS - num_envs)
 
@@ -38,30 +38,30 @@ def require_counts(**counts: int) -> None:
     """Refuse settings that are not integers of at least 1.
 
     Raises:
-        ConfigurationError: naming the first of them.
+        ConfigurationError: If a setting is not such an integer; names the first one.
     """
     for name, value in counts.items():
         require(isinstance(value, int) and value >= 1, f"data.{name}", value, "an integer >= 1")
 
 
 class TaskDataModule(pl.LightningDataModule):
-    """The task alone: enough to evaluate a policy; data modules that provide training batches build on it.
+    """The task of a run, sufficient to evaluate a policy; base class of data modules that provide training batches.
 
     Args:
         env: Gymnasium id, such as rql_lightning/CartPole-v0; module:id imports the module first.
-        reward: The reward to learn from: 'basic', 'add_on' or 'total' (omega times basic, plus add-on).
+        reward: Reward to learn from: 'basic', 'add_on' or 'total' (omega times basic, plus add-on).
         omega: Weight of the basic reward in the total reward.
-        add_on_reward: Import path of a function (observation, action, next_observation, info) -> float, the wish for an
-            environment that brings none of its own.
-        env_kwargs: Further arguments of the environment.
-        reference: Also run the last evaluation on the reference environments of a task that has a compiled form (such
-            as highway-env itself), on the same seeds.
-        total_frames: The budget in environment frames, over all ranks.
+        add_on_reward: Import path of a function (observation, action, next_observation, info) -> float, for an
+            environment without an add-on reward of its own.
+        env_kwargs: Further keyword arguments of the environment.
+        reference: Whether the last evaluation also runs on the reference environments of a task with a compiled form
+            (such as highway-env itself), on the same seeds.
+        total_frames: Training budget in environment frames, over all ranks.
 
     Attributes:
-        observation_space, action_space: Of one environment; known after :meth:`setup`.
-        customization: The task's add-on reward and metric; known after :meth:`setup`.
-        frames: Environment frames collected so far, over all ranks.
+        observation_space, action_space: Spaces of one environment; available after :meth:`setup`.
+        customization: Add-on reward and metric of the task; available after :meth:`setup`.
+        frames: Number of environment frames collected so far, over all ranks.
     """
 
     observation_space: gym.Space[Any]
@@ -98,17 +98,17 @@ class TaskDataModule(pl.LightningDataModule):
         return self.trainer is not None and self.trainer.state.fn == "fit"
 
     def make_env(self, num_envs: int, reference: bool = False) -> VectorEnv:
-        """A vector environment of the task, with this module's reward.
+        """Create a vector environment of the task, with this module's reward.
 
         Args:
             num_envs: Number of environments.
-            reference: Whether they are the reference environments of a task that has a compiled form.
+            reference: Whether to create the reference environments of a task that has a compiled form.
         """
         task = (self.env, num_envs, self.reward, self.omega, self.add_on_reward, self.env_kwargs)
         return make_vector_env(*task, reference=reference)
 
     def setup(self, stage: str) -> None:
-        """Learn the environment's spaces, so that an unknown id fails before anything is allocated."""
+        """Read the environment's spaces, so that an unknown id is refused before anything is allocated."""
         if self.reference:
             self.make_env(1, reference=True).close()
         env = self.make_env(1)
@@ -119,12 +119,12 @@ class TaskDataModule(pl.LightningDataModule):
         finally:
             env.close()
         has_wish = self.customization.add_on_reward is not no_wish
-        expected = f"the import path of a function: without a wish {self.env} has no reward {self.reward!r}"
+        expected = f"the import path of a function: {self.env} has no add-on reward for data.reward {self.reward!r}"
         require(has_wish or self.reward == "basic", "data.add_on_reward", self.add_on_reward, expected)
         self.frames = 0
 
     def example_observations(self) -> Any:
-        """Observations that the environment really gives, ``[2, *observation_shape]``."""
+        """Return two observations from a reset of the environment, ``[2, *observation_shape]``."""
         env = self.make_env(2)
         try:
             return env.reset(seed=0)[0]
@@ -132,11 +132,11 @@ class TaskDataModule(pl.LightningDataModule):
             env.close()
 
     def val_dataloader(self) -> range:
-        """One empty batch, for ``validate``: the evaluation callback runs the episodes. None during ``fit``."""
+        """Return one empty batch for ``validate`` and none for ``fit``; the evaluation callback runs the episodes."""
         return range(0 if self.fitting else 1)
 
     def test_dataloader(self) -> range:
-        """See :meth:`val_dataloader`."""
+        """Return one empty batch; the evaluation callback runs the episodes."""
         return range(1)
 
     predict_dataloader = test_dataloader
@@ -144,11 +144,11 @@ class TaskDataModule(pl.LightningDataModule):
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The checkpoint's share of the state."""
+        """Return the state to store in a checkpoint."""
         return {"frames": self.frames}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Restore the result of :meth:`state_dict`."""
         self.frames = state_dict["frames"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -161,15 +161,15 @@ class TaskDataModule(pl.LightningDataModule):
         Called by the LightningModule's hook of the same name, which runs before Lightning restores the data module.
 
         Raises:
-            CheckpointError: if ``fit`` has no state to go on from.
+            CheckpointError: If ``fit`` resumes a checkpoint without such a state.
         """
         path = "" if self.trainer is None else f"checkpoint {self.trainer.ckpt_path}: "
         names = (STATE, type(self).__qualname__, _FORMER_STATE)
         state = next((checkpoint[name] for name in names if name in checkpoint), None)
-        if state is None and not self.fitting:  # a policy is enough to look at
+        if state is None and not self.fitting:  # evaluation requires a policy only
             return
         if state is None:
-            raise CheckpointError(f"{path}found no entry {STATE!r}, expected what the data goes on from")
+            raise CheckpointError(f"{path}found no entry {STATE!r}, expected the state of the data module")
         if not isinstance(state, dict) or not isinstance(state.get("frames"), int):
-            raise CheckpointError(f"{path}found an entry {STATE!r} without a count of frames, expected one")
+            raise CheckpointError(f"{path}found an entry {STATE!r} without a number of frames, expected one with it")
         checkpoint[type(self).__qualname__] = state

@@ -15,13 +15,13 @@ from rql_lightning.evaluation import Episodes
 def save_trajectories(episodes: Episodes, folder: Path) -> Path:
     """Write recorded episodes as a memory-mapped TensorDict of shape ``[steps]``.
 
-    ``TensorDict.load_memmap(folder)`` loads it; ``("collector", "traj_ids")`` tells episodes apart, as in TorchRL's own
-    data, e.g. for a ``SliceSampler``. ``("next", "reward")`` is the environment's reward; ``basic_reward`` and
-    ``add_on_reward`` stand beside it.
+    ``TensorDict.load_memmap(folder)`` loads it. ``("collector", "traj_ids")`` identifies episodes as in TorchRL's own
+    data, e.g. for a ``SliceSampler``. ``("next", "reward")`` is the environment's reward; ``("next", "basic_reward")``
+    and ``("next", "add_on_reward")`` are the two rewards.
 
     Args:
-        episodes: Run with ``record=True``.
-        folder: Is replaced as a whole if it exists.
+        episodes: Episodes recorded with ``record=True``.
+        folder: Folder to write to; replaced if it exists.
     """
     steps = episodes.steps
     count = len(steps["step"])

@@ -98,7 +98,7 @@ class Bookkeeping:
         return entries[f"{self.reward}_reward"].copy(), entries
 
     def evaluate(self, name: str, function: StepFunction, transition: Transition) -> np.ndarray:
-        """Call a step function in the form that it has and check what comes back; ``[N]``."""
+        """Call a step function, row by row unless it is vectorized, and check the results; ``[N]``."""
         given = transition if self.customization.read_only else copied(transition)
         if self.batched and not self.customization.vectorized:
             each = rows(given, self.env.observation_space, self.env.action_space)
@@ -177,7 +177,7 @@ def _check_signature(name: str, function: StepFunction) -> None:
     """Refuse a function that does not take the four arguments, before it is called."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some built-in functions tell no signature
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return
     try:
         signature.bind(None, None, None, None)

@@ -35,7 +35,7 @@ def position(observation: Any, action: Any, next_observation: Any, info: dict[st
 
 
 def is_success(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> Any:
-    """Whether all of the 500 steps were reached, whatever other time limit there is."""
+    """Return whether all 500 steps were reached, regardless of other time limits."""
     return np.greater_equal(info["step"], EPISODE_STEPS)
 
 

@@ -1,4 +1,4 @@
-"""One more wish on any Gymnasium environment: what a task adds, as functions of a step."""
+"""What a customised task adds to an environment, as functions of a step."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 RewardName = Literal["basic", "add_on", "total"]
 StepFunction = Callable[[Any, Any, Any, dict[str, Any]], Any]
-"""``(observation, action, next_observation, info) → float``; in its vector form all are batches, the result ``[N]``."""
+"""``(observation, action, next_observation, info) → float``; the vectorized form maps batches to results ``[N]``."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that tells whether the wish came true: ``value`` at every step, reduced over the episode so far.
+    """A number that measures the add-on objective: ``value`` at every step, reduced over the episode so far.
 
     Attributes:
         name: Key in ``info`` and in ``metrics.json``.
@@ -55,7 +55,7 @@ class Customization:
     pictured: tuple[str, StepFunction] | None = None
 
     def functions(self) -> dict[str, StepFunction]:
-        """Every step function that there is, by the name that messages give it."""
+        """Return all step functions by the names used in messages."""
         named = {key: getattr(self, key) for key in ("add_on_reward", "basic_reward", "is_success")}
         named |= {} if self.metric is None else {self.metric.name: self.metric.value}
         named |= {} if self.pictured is None else {self.pictured[0]: self.pictured[1]}

@@ -45,11 +45,11 @@ def highway_config(
         policy_frequency: Actions per second.
         simulation_frequency: Sub-steps per second.
         ego_spacing: Gap in front of the ego vehicle at the start, relative to the usual one.
-        vehicles_density: Of the traffic at the start.
+        vehicles_density: Density of the traffic at the start.
         high_speed_reward: Weight of speed in the basic reward.
         collision_reward: Weight of a crash in the basic reward.
         right_lane_reward: Weight of the lane in the add-on reward.
-        reward_speed_range: Speeds in m/s at which the reward of speed is 0 and 1.
+        reward_speed_range: Speeds in m/s at which the reward for speed is 0 and 1.
         config: Any other key of highway-env.
 
     Raises:
@@ -74,19 +74,19 @@ def highway_config(
 def basic_reward(
     observation: Any, action: Any, next_observation: Any, info: dict[str, Any], speed: float, collision: float
 ) -> Any:
-    """1 + speed · clip((v cos ψ − low) / (high − low), 0, 1) + collision · crashed, and 0 off the road."""
+    """Return 1 + speed · clip((v cos ψ − low) / (high − low), 0, 1) + collision · crashed, and 0 off the road."""
     terms = info["rewards"]
     reward = 1.0 + speed * terms["high_speed_reward"] + collision * terms["collision_reward"]
     return reward * terms["on_road_reward"]
 
 
 def add_on_reward(observation: Any, action: Any, next_observation: Any, info: dict[str, Any], right_lane: float) -> Any:
-    """right_lane · lane / (lanes − 1), lane the target lane's index from the left, and 0 off the road."""
+    """Return right_lane · lane / (lanes − 1), with the target lane's index from the left, and 0 off the road."""
     return right_lane * info["rewards"]["right_lane_reward"] * info["rewards"]["on_road_reward"]
 
 
 def lane_index(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> Any:
-    """The target lane / (lanes − 1): 0 leftmost, 1 rightmost."""
+    """Return the target lane's index / (lanes − 1): 0 for the leftmost lane, 1 for the rightmost."""
     return info["rewards"]["right_lane_reward"]
 
 
@@ -96,12 +96,12 @@ def lateral_position(observation: Any, action: Any, next_observation: Any, info:
 
 
 def is_success(observation: Any, action: Any, next_observation: Any, info: dict[str, Any], steps: int) -> Any:
-    """Whether all steps of an episode were reached without a crash, whatever other time limit there is."""
+    """Return whether all steps of an episode were reached without a crash, regardless of other time limits."""
     return np.greater_equal(info["step"], steps) & np.logical_not(info["crashed"])
 
 
 def customization(**settings: Any) -> Customization:
-    """The wish for a Highway of these settings (:func:`highway_config`)."""
+    """Return the customization of a Highway with these settings (:func:`highway_config`)."""
     config = highway_config(**settings)
     weights = {"speed": config["high_speed_reward"], "collision": config["collision_reward"]}
     return Customization(
@@ -129,7 +129,7 @@ def make_compiled(
     render_mode: str | None = "rgb_array",
     **settings: Any,
 ) -> VectorEnv:
-    """The compiled simulator of the same."""
+    """Create the compiled simulator of Highway."""
     from rql_lightning.envs.simulation import HighwayVectorEnv  # here: Numba takes half a second to import
 
     config = highway_config(**settings)

@@ -13,22 +13,22 @@ NEGATIVE_REWARD = -0.1  # of a step whose action is negative
 
 
 def is_negative(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> Any:
-    """1 where the action, as it was given, is negative; ``[..., 1]`` → ``[...]``."""
+    """Return 1 where the given action is negative, else 0; ``[..., 1]`` → ``[...]``."""
     return np.asarray(np.asarray(action)[..., 0] < 0, dtype=np.float64)
 
 
 def add_on_reward(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> Any:
-    """−0.1 where the action is negative; ``[..., 1]`` → ``[...]``."""
+    """Return −0.1 where the action is negative, else 0; ``[..., 1]`` → ``[...]``."""
     return NEGATIVE_REWARD * is_negative(observation, action, next_observation, info)
 
 
 def is_success(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> Any:
-    """Whether the flag was reached: the one end of an episode that is no time limit."""
+    """Return whether the flag was reached, the only way an episode terminates."""
     return info["terminated"]
 
 
 def applied_force(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> Any:
-    """The action within its bounds; ``[..., 1]`` → ``[...]``."""
+    """Return the action clipped to its bounds; ``[..., 1]`` → ``[...]``."""
     return np.clip(np.asarray(action)[..., 0], -1.0, 1.0)
 
 

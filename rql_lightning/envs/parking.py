@@ -61,7 +61,7 @@ def parking_config(
 
 
 def add_on_reward(observation: Any, action: Any, next_observation: Any, info: dict[str, Any], line: float) -> Any:
-    """``line`` (−1) where the car touches one of the two side lines of its goal."""
+    """Return ``line`` (by default −1) where the car touches one of the two side lines of its goal, else 0."""
     return line * np.asarray(info["touches_line"], dtype=np.float64)
 
 
@@ -83,7 +83,7 @@ def is_success(observation: Any, action: Any, next_observation: Any, info: dict[
 
 
 def customization(line_reward: float = -1.0, **settings: Any) -> Customization:
-    """The wish for a Parking of these settings (:func:`parking_config`); the basic reward is highway-env's own."""
+    """Return the customization of a Parking with these settings (:func:`parking_config`)."""
     return Customization(
         add_on_reward=partial(add_on_reward, line=line_reward),
         metric=Metric("no_violation", clear_of_lines, "min"),
@@ -102,7 +102,7 @@ class ParkingObservation(gym.Wrapper[Any, Any, Any, Any]):
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (12,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """See :class:`gymnasium.Env`."""
+        """Reset the environment."""
         observation, info = self.env.reset(seed=seed, options=options)
         return _flat(observation), {**info, "touches_line": self.touches_line()}
 
@@ -144,7 +144,7 @@ def make_compiled(
     render_mode: str | None = "rgb_array",
     **settings: Any,
 ) -> VectorEnv:
-    """The compiled simulator of the same."""
+    """Create the compiled simulator of Parking."""
     from rql_lightning.envs.simulation import ParkingVectorEnv  # here: Numba takes half a second to import
 
     config = parking_config(**settings)

@@ -31,7 +31,7 @@ def is_number(value: Any) -> bool:
 
 
 def check_timing(config: Mapping[str, Any]) -> None:
-    """Refuse frequencies and a duration that make no sense, by name.
+    """Refuse invalid frequencies and durations.
 
     Raises:
         ConfigurationError: naming the first.
@@ -86,10 +86,10 @@ def make_highway_env(id: str, config: Mapping[str, Any], render_mode: str | None
 
 
 class OffscreenRendering(gym.Wrapper[Any, Any, Any, Any]):
-    """``rgb_array`` pictures whatever ``SDL_VIDEODRIVER`` says.
+    """Render ``rgb_array`` pictures for any value of ``SDL_VIDEODRIVER``.
 
-    highway-env draws nothing, and returns a black picture, where that variable is ``dummy``, as it is on servers;
-    off the screen no driver is needed.
+    If the variable is ``dummy``, as on servers, highway-env draws nothing and returns black pictures, although
+    off-screen rendering requires no driver.
     """
 
     def render(self) -> Any:

@@ -1,4 +1,4 @@
-"""Customised tasks as Gymnasium ids, and the one function that makes vector environments for this project."""
+"""Registration of customised tasks as Gymnasium ids, and creation of vector environments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Task:
     """How the environments of an id are made; all three functions take the id's own keyword arguments.
 
     Attributes:
-        customization: The wish for an environment of these arguments.
+        customization: Returns the customization of an environment with these arguments.
         make_reference: One environment as it came, uncustomised; takes ``render_mode`` where it can render.
         make_compiled: ``(num_envs, **arguments) →`` a vector environment in ``AutoresetMode.DISABLED`` that does the
             same, faster, and also takes ``render_mode`` and ``max_episode_steps``; ``None`` for a synchronous vector of
@@ -108,13 +108,13 @@ def _rendering(render_mode: str | None) -> dict[str, str]:
 def register_task(id: str, base: str, customization: Customization | StepFunction) -> None:
     """Register a customised environment, for ``gym.make`` and ``gym.make_vec``.
 
-    Both then take ``reward`` (``basic``, ``add_on`` or ``total``), ``omega`` and whatever the base takes; ``make_vec``
-    also takes ``autoreset_mode`` (DISABLED, or SAME_STEP).
+    Both then accept ``reward`` (``basic``, ``add_on`` or ``total``), ``omega`` and the arguments of the base
+    environment; ``make_vec`` also accepts ``autoreset_mode`` (DISABLED or SAME_STEP).
 
     Args:
-        id: The new id, e.g. ``my/CartPole-v0``.
-        base: The Gymnasium id that it customises, e.g. ``CartPole-v1``.
-        customization: The wish; or the add-on reward function alone.
+        id: New id, such as ``my/CartPole-v0``.
+        base: Gymnasium id to customise, such as ``CartPole-v1``.
+        customization: Customization, or its add-on reward function only.
 
     Raises:
         EnvironmentContractError: if nothing is registered as ``base``.
@@ -136,7 +136,7 @@ def register(id: str, task: Task, module: str | None = None) -> None:
 
 
 def task_on(base: str, customization: Customization | StepFunction) -> Task:
-    """A wish on a registered environment, whose time limit becomes the task's.
+    """Return the task that customises a registered environment, whose time limit becomes the task's.
 
     Raises:
         EnvironmentContractError: if nothing is registered as ``base``.
@@ -148,7 +148,7 @@ def task_on(base: str, customization: Customization | StepFunction) -> Task:
 
 
 def _autoreset_mode(found: AutoresetMode | str) -> AutoresetMode:
-    expected = "AutoresetMode.DISABLED (reset what is done yourself) or AutoresetMode.SAME_STEP"
+    expected = "AutoresetMode.DISABLED (finished environments are reset by the caller) or AutoresetMode.SAME_STEP"
     known = {mode.value: mode for mode in (AutoresetMode.DISABLED, AutoresetMode.SAME_STEP)}
     mode = known.get(getattr(found, "value", found))
     require(mode is not None, "autoreset_mode", found, expected)
@@ -156,7 +156,7 @@ def _autoreset_mode(found: AutoresetMode | str) -> AutoresetMode:
 
 
 def no_wish(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> float:
-    """The add-on reward of an environment that nobody customised: 0."""
+    """Return 0, the add-on reward of an environment without customization."""
     return 0.0
 
 
@@ -169,16 +169,16 @@ def make_vector_env(
     env_kwargs: dict[str, Any] | None = None,
     reference: bool = False,
 ) -> VectorEnv:
-    """Make what training and evaluation run on, from a task's id or from any Gymnasium id and an import path.
+    """Create the vector environment for training and evaluation, from any Gymnasium id and an add-on reward.
 
     Args:
         env: Gymnasium id; ``module:id`` imports ``module`` first, which may register it.
         num_envs: Number of environments.
         reward: ``basic``, ``add_on`` or ``total``.
         omega: Weight ω of the basic reward in ``total``.
-        add_on_reward: Import path ``module.function`` of the wish for an id that has none of its own.
-        env_kwargs: Further arguments of the environment.
-        reference: Make the reference environments of a task that also has a compiled form.
+        add_on_reward: Import path ``module.function`` of the add-on reward, for an id without one of its own.
+        env_kwargs: Further keyword arguments of the environment.
+        reference: Whether to create the reference environments of a task that has a compiled form.
 
     Returns:
         A vector environment in ``AutoresetMode.DISABLED`` with a ``customization`` attribute.
@@ -193,13 +193,13 @@ def make_vector_env(
         task = _task_of(spec)
         if reference and (task is None or task.make_compiled is None):
             raise ConfigurationError(
-                f"reference: found True, expected False: {env} has no compiled form, it is the reference itself"
+                f"reference: found True, expected False: {env} has no compiled form to compare with"
             )
         if task is not None:
             if add_on_reward is not None:
                 raise ConfigurationError(
-                    f"add_on_reward: found {add_on_reward!r}, but {env} brings its own add-on reward; expected null, "
-                    "or the id of the environment beneath"
+                    f"add_on_reward: found {add_on_reward!r}, but {env} has its own add-on reward; expected null, "
+                    "or the id of the environment without customization as env"
                 )
             return gym.make_vec(spec, num_envs=num_envs, reward=reward, omega=omega, reference=reference, **kwargs)
         wish = no_wish if add_on_reward is None else import_function(add_on_reward, "add_on_reward")
@@ -243,7 +243,7 @@ def import_function(path: str, name: str) -> Callable[..., Any]:
     """Import ``module.function``.
 
     Raises:
-        ConfigurationError: naming the argument ``name`` if there is no such function.
+        ConfigurationError: If there is no such function; names the argument ``name``.
     """
     module, _, attribute = path.replace(":", ".").rpartition(".")
     try:

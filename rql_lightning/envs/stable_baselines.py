@@ -1,4 +1,4 @@
-"""Any of this project's vector environments for Stable-Baselines3, which has an interface of its own."""
+"""Adapter of this project's vector environments to the interface of Stable-Baselines3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rql_lightning.errors import require
 class StableBaselinesVecEnv(VecEnv):
     """A Gymnasium vector environment as Stable-Baselines3's ``VecEnv``.
 
-    Environments that are done are reset in the same step. Of infos Stable-Baselines3 gets what it uses, at the ends of
+    Finished environments are reset in the same step. Stable-Baselines3 gets the infos that it uses, at the ends of
     episodes: ``terminal_observation``, ``TimeLimit.truncated``, ``episode`` (return and length) and, where the
     environment reported it at its last step, ``is_success``.
 
@@ -26,7 +26,7 @@ class StableBaselinesVecEnv(VecEnv):
         env: In ``AutoresetMode.DISABLED``, as ``gym.make_vec("rql_lightning/Highway-v0", num_envs=64)`` makes it.
 
     Raises:
-        ConfigurationError: for another autoreset mode.
+        ConfigurationError: If the autoreset mode is not DISABLED.
     """
 
     def __init__(self, env: VectorEnv) -> None:
@@ -39,7 +39,7 @@ class StableBaselinesVecEnv(VecEnv):
         self._actions: np.ndarray | None = None
 
     def reset(self) -> np.ndarray:
-        """Start all episodes, from the seeds of :meth:`seed` at the first time."""
+        """Start all episodes, with the seeds of :meth:`seed` in the first call after it."""
         observation, _ = self.env.reset(seed=self._seeds if self._seeds[0] is not None else None)
         self._reset_seeds()
         self._reset_options()
@@ -87,11 +87,11 @@ class StableBaselinesVecEnv(VecEnv):
         return [getattr(self.env, attr_name) for _ in self._indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Environments are rows of arrays: they have no attributes of their own."""
+        """Refuse to set attributes: the environments are rows of arrays."""
         raise NotImplementedError("the environments of a compiled simulator have no attributes of their own")
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        """Environments are rows of arrays: they have no methods of their own."""
+        """Refuse to call methods: the environments are rows of arrays."""
         raise NotImplementedError("the environments of a compiled simulator have no methods of their own")
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:

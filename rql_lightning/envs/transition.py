@@ -56,7 +56,7 @@ def rows(transition: Transition, observation_space: gym.Space[Any], action_space
 
 
 def row_of_info(info: dict[str, Any], index: int) -> dict[str, Any]:
-    """One environment's info out of a vector environment's, whose ``_key`` tell which environments have a ``key``."""
+    """Return one environment's info from a vector environment's, where ``_key`` masks environments with a ``key``."""
     row = {}
     for key, value in info.items():
         if not key.startswith("_") and (f"_{key}" not in info or info[f"_{key}"][index]):

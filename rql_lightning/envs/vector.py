@@ -1,4 +1,4 @@
-"""Vector environments in the form that collection, evaluation and exact resume need, and as other libraries want."""
+"""Vector environments whose state can be stored, and same-step autoreset."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
         super().__init__([partial(_with_plain_reward, make) for make in env_fns], autoreset_mode=AutoresetMode.DISABLED)
 
     def get_state(self, indices: None = None) -> dict[str, Any]:
-        """Plain arrays and numbers that :meth:`set_state` goes on from, bit for bit.
+        """Return the state as plain arrays and numbers, from which :meth:`set_state` continues bit for bit.
 
-        To be called between episodes' ends: with every finished environment reset.
+        Every finished environment must have been reset before.
 
         Args:
-            indices: None: all environments at once, unlike those of compiled simulators.
+            indices: Must be ``None``; only compiled simulators support states of single environments.
 
         Raises:
-            NotImplementedError: for environments other than Gymnasium's classic control tasks, or wrapped ones.
+            NotImplementedError: If an environment is wrapped or is not one of Gymnasium's classic control tasks.
         """
         _all_at_once(indices)
         if not all(_is_storable(env) for env in self.envs):
@@ -56,7 +56,7 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
         limits = [_time_limit(env) for env in self.envs]
         return {
             "observation": np.array(self._observations),
-            # One array each: their types differ between environments that were just reset and others.
+            # One array per environment: their dtypes differ between environments that were just reset and others.
             "state": [np.array(env.unwrapped.state) for env in self.envs],
             "elapsed_steps": [-1 if limit is None else limit._elapsed_steps for limit in limits],
             "random": [env.unwrapped.np_random.bit_generator.state for env in self.envs],
@@ -100,7 +100,7 @@ def _all_at_once(indices: Any) -> None:
 
 
 def _is_storable(env: gym.Env[Any, Any]) -> bool:
-    """No subclass, whose state may be more, and no wrapper that may have a state."""
+    """Return whether the state can be stored: no subclass and no wrapper, which may have further state."""
     while isinstance(env, gym.Wrapper):
         if type(env) not in (TimeLimit, OrderEnforcing, PassiveEnvChecker, _PlainReward):
             return False
@@ -117,10 +117,11 @@ def _time_limit(env: gym.Env[Any, Any]) -> TimeLimit | None:
 
 
 class SameStepAutoreset(VectorWrapper):
-    """Gymnasium's ``AutoresetMode.SAME_STEP`` over a vector environment in ``DISABLED``.
+    """Add Gymnasium's ``AutoresetMode.SAME_STEP`` to a vector environment in ``AutoresetMode.DISABLED``.
 
-    An environment that is done is reset in the same step: the observation and its infos are those of the new episode,
-    the last ones of the old are in ``info["final_obs"]`` and ``info["final_info"]``, where ``info["_final_obs"]``.
+    A finished environment is reset in the same step. Its observation and infos are then those of the new episode, and
+    the last ones of the old episode are in ``info["final_obs"]`` and ``info["final_info"]``, masked by
+    ``info["_final_obs"]``.
 
     Args:
         env: Honours ``reset(options={"reset_mask": …})``.
@@ -132,11 +133,11 @@ class SameStepAutoreset(VectorWrapper):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The wrapped environment's, but for the autoreset mode."""
+        """Metadata of the wrapped environment with this autoreset mode."""
         return {**self.env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step all environments, and reset those that are done."""
+        """Step all environments, and reset finished ones."""
         observation, reward, terminated, truncated, info = self.env.step(actions)
         done = terminated | truncated
         if not done.any():
@@ -152,7 +153,7 @@ class SameStepAutoreset(VectorWrapper):
 
 
 def _restricted(info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
-    """Infos that only the environments of the mask have."""
+    """Restrict infos to the environments of a mask."""
     result: dict[str, Any] = {}
     for key, value in info.items():
         if key.startswith("_"):
@@ -164,7 +165,7 @@ def _restricted(info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
 
 
 def _merged(running: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Infos of environments that go on, and of those that have just begun."""
+    """Merge the infos of environments whose episode continues with those of environments that were reset."""
     result = dict(running)
     for key, value in new.items():
         if key.startswith("_"):

@@ -23,7 +23,7 @@ class CustomizationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCons
 
     Args:
         env: Any Gymnasium environment.
-        customization: The wish; or, for short, the add-on reward function alone.
+        customization: Customization, or its add-on reward function only.
         reward: Which reward :meth:`step` returns: ``basic``, ``add_on`` or ``total``.
         omega: Weight ω of the basic reward in ``total``.
         max_episode_steps: Of a time limit around this wrapper, which ``is_success`` then knows as ``truncated``;
@@ -52,7 +52,7 @@ class CustomizationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCons
         self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode and its metric."""
+        """Start an episode and reset its metric."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._observation = copied(observation)  # some environments return the array that they go on to write into
         self._bookkeeping.reset()
@@ -76,7 +76,7 @@ class VectorCustomizationWrapper(VectorWrapper):
 
     Args:
         env: A ``gymnasium.vector.VectorEnv`` that honours ``reset(options={"reset_mask": …})``.
-        customization: The wish; or the add-on reward function alone, called once per environment.
+        customization: Customization, or its add-on reward function only, which is called once per environment.
         reward: Which reward :meth:`step` returns.
         omega: Weight ω of the basic reward in ``total``.
 
@@ -128,15 +128,15 @@ class VectorCustomizationWrapper(VectorWrapper):
         return next_observation, reward, terminated, truncated, info
 
     def picture(self, transition: Transition) -> np.ndarray:
-        """The task's pictured quantity ``[N]`` of a step that :meth:`step` made."""
+        """Return the task's pictured quantity for a step, ``[N]``."""
         label, function = self.customization.pictured  # type: ignore[misc]
         return self._bookkeeping.evaluate(label, function, transition)
 
     def get_state(self, indices: Any = None) -> dict[str, Any]:
-        """The wrapped environments' state and the bookkeeping of their running episodes.
+        """Return the wrapped environments' state and the bookkeeping of their running episodes.
 
         Args:
-            indices: Of which environments, if the wrapped ones know of indices; by default all.
+            indices: Indices of the environments, if the wrapped environment supports them; by default all.
 
         Raises:
             NotImplementedError: if the wrapped environment cannot be stored.
@@ -148,19 +148,19 @@ class VectorCustomizationWrapper(VectorWrapper):
         return {**state, "episode_steps": books.steps[rows].copy(), "episode_metric": books.metric[rows].copy()}
 
     def set_state(self, state: dict[str, Any], indices: Any = None) -> None:
-        """Continue from what :meth:`get_state` returned, in these places."""
+        """Restore the result of :meth:`get_state`, in the environments of these indices."""
         self.env.set_state(*(state,) if indices is None else (state, indices))
         rows = slice(None) if indices is None else np.asarray(indices)
         if indices is None or self._observation is None:
             self._observation = np.array(self.env.get_state()["observation"])
         else:
-            self._observation = np.array(self._observation)  # the old one is in a caller's hands
+            self._observation = np.array(self._observation)  # copied, because a caller holds the old array
             self._observation[rows] = state["observation"]
         self._bookkeeping.steps[rows] = state["episode_steps"]
         self._bookkeeping.metric[rows] = state["episode_metric"]
 
     def load_reference(self, index: int, env: gym.Env[Any, Any]) -> None:
-        """Take over a reference environment's running episode, and its bookkeeping if it is this task's too."""
+        """Copy a reference environment's running episode, and its bookkeeping if it is customised as well."""
         self.env.load_reference(index, env)
         self._observation = self.env.get_state()["observation"]
         wrapper = _customization_of(env)

@@ -1,1 +1,1 @@
-"""What people look at: tables, figures and videos."""
+"""Console output, tables, figures, videos and metrics files."""

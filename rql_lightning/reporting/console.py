@@ -1,4 +1,4 @@
-"""Everything that this project prints: characters that a stream cannot show are replaced, and printing never raises."""
+"""Safe console output: characters that a stream cannot encode are replaced, and printing never raises."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ codecs.register_error(DEGRADE, degrade)
 
 
 class SafeStream(io.TextIOBase):
-    """A text stream in front of another: it replaces what the other cannot encode, and drops what cannot be written.
+    """A text stream that writes to another: it replaces characters the other cannot encode and ignores write errors.
 
     Args:
-        target: The stream to write to. Once it is closed or nobody reads it, everything is dropped, also what others
-            write to it, for the rest of the process.
+        target: Stream to write to. After it is closed, or its pipe is, all further output to it is discarded, including
+            the output of other code.
     """
 
     def __init__(self, target: TextIO) -> None:
@@ -62,7 +62,7 @@ class SafeStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The target's; what rich chooses the lines of tables by."""
+        """Encoding of the target, by which rich chooses the lines of tables."""
         return getattr(self._target, "encoding", None) or "utf-8"
 
     def __getattr__(self, name: str) -> Any:
@@ -73,7 +73,7 @@ class SafeStream(io.TextIOBase):
         return bool(self._attempt("isatty"))
 
     def fileno(self) -> int:
-        """The target's."""
+        """File descriptor of the target."""
         return self._target.fileno()
 
     def write(self, text: str) -> int:
@@ -97,14 +97,14 @@ class SafeStream(io.TextIOBase):
             return None
 
     def _drop(self) -> None:
-        """Let the file descriptor lead nowhere, as Python's documentation advises for closed pipes."""
+        """Redirect the file descriptor to the null device, as Python's documentation advises for closed pipes."""
         try:
             descriptor = self._target.fileno()
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, descriptor)
             os.close(nowhere)
         except (OSError, ValueError):
-            pass  # no descriptor, or a closed one: there is nothing to redirect
+            pass  # no open file descriptor to redirect
 
 
 class _Console(Console):
@@ -116,7 +116,7 @@ class _Console(Console):
 
 
 def console(stderr: bool = False, **settings: Any) -> Console:
-    """A rich console on what is standard output (or error) now.
+    """Return a rich console on the current standard output or standard error.
 
     Args:
         stderr: Standard error instead of standard output.
@@ -150,10 +150,10 @@ def print_line(message: str, stderr: bool = False) -> None:
 
 @contextmanager
 def command() -> Iterator[None]:
-    """What every command of this project runs in: all of its printing is safe, and its errors are one line.
+    """Context of all commands, in which printing is safe and errors that the user can fix are printed as one line.
 
     Raises:
-        SystemExit: with code 2 in place of an :class:`RqlError`, and with code 130 after Ctrl-C.
+        SystemExit: With code 2 in place of an :class:`RqlError`, and with code 130 after Ctrl-C.
     """
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _safe(sys.stdout), _safe(sys.stderr)
@@ -167,5 +167,5 @@ def command() -> Iterator[None]:
         raise SystemExit(130) from None
     finally:
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # the interpreter's own attempt at exit would complain of a pipe that nobody reads
+            stream.flush()  # otherwise the interpreter would report a closed pipe at exit
         sys.stdout, sys.stderr = streams

@@ -1,4 +1,4 @@
-"""Pictures of what customization changed."""
+"""Figures of distributions and learning curves."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def distribution_figure(samples: Mapping[str, np.ndarray], label: str) -> Figure
 
 
 def curves_figure(history: Sequence[Mapping[str, Any]], prior: Mapping[str, Any] | None) -> Figure:
-    """Learning curves of basic, add-on and total return, the prior's level drawn in.
+    """Draw learning curves of basic, add-on and total return, with the prior's returns as dashed lines.
 
     Args:
         history: Summaries of evaluations in the order of their ``frames``.

@@ -1,4 +1,4 @@
-"""``metrics.json`` and its like: written beside and renamed, and valid JSON whatever the numbers."""
+"""Metrics files such as ``metrics.json``, written atomically and as valid JSON for any numbers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SPELLED = ("Infinity", "-Infinity", "NaN")
 
 
 def write_metrics(content: Mapping[str, Any], path: Path) -> None:
-    """Write numbers by name, so that a crash leaves the old file or the new, never half.
+    """Write numbers by name, atomically.
 
     JSON has no infinity and no NaN: they become the strings "Infinity", "-Infinity" and "NaN", which Python's ``float``
-    and JavaScript's ``Number`` take. ``null`` stands for what there is not, such as the KL to a prior without a prior.
+    and JavaScript's ``Number`` accept. ``null`` stands for undefined values, such as the KL to the prior without one.
 
     Args:
         content: Numbers, strings and ``None`` by name.
@@ -32,7 +32,7 @@ def write_metrics(content: Mapping[str, Any], path: Path) -> None:
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """What :func:`write_metrics` wrote."""
+    """Read a file written by :func:`write_metrics`."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return {key: float(value) if value in _SPELLED else value for key, value in content.items()}
 

@@ -1,4 +1,4 @@
-"""Results as tables on the screen."""
+"""Tables of results."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def results_table(title: str, columns: Mapping[str, Mapping[str, Any]], metric: 
     """One column per policy, one row per statistic.
 
     Args:
-        title: Above the table.
-        columns: Name of each policy and its summary, with the keys of ``metrics.json``; missing ones show as "–".
+        title: Title of the table.
+        columns: Summaries by name of the policy, with the keys of ``metrics.json``; missing values are shown as "–".
         metric: Name of the task's metric, or ``None``.
     """
     table = Table(title=title, title_justify="left")
@@ -51,7 +51,7 @@ def _cell(name: str, summary: Mapping[str, Any]) -> str:
 
 
 def number(value: float, format_spec: str) -> str:
-    """A number as people read it: ∞ for infinity.
+    """Format a number, with ∞ for infinity.
 
     Args:
         value: The number.

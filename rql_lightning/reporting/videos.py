@@ -1,4 +1,4 @@
-"""Recordings of episodes as pictures: side by side, one above the other, in one, and as animated GIFs."""
+"""Recordings of episodes, composed side by side, as multiple exposures and as animated GIFs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_renders(env_id: str, env_kwargs: dict[str, Any] | None = None) -> None
 def record_frames(
     policy: Decider, env: str, seed: int, steps: int | None = None, env_kwargs: dict[str, Any] | None = None
 ) -> tuple[list[np.ndarray], float]:
-    """One episode under the deterministic policy, rendered.
+    """Render one episode of the deterministic policy.
 
     Args:
         policy: What decides.
@@ -106,7 +106,7 @@ def _not_filmed(env: str, found: str) -> EnvironmentContractError:
 
 
 class _Frames:
-    """What is rendered; highway-env calls it, as it would Gymnasium's ``RecordVideo``, within its steps."""
+    """Collects rendered frames; highway-env calls it within its steps, as it would call ``RecordVideo``."""
 
     frames_per_sec: float
 
@@ -124,11 +124,11 @@ class _Frames:
 
 
 def side_by_side(recordings: Mapping[str, list[np.ndarray]], every: int = 1, scale: float = 0.5) -> list[Image.Image]:
-    """Named recordings in one picture, wide ones above each other; the shorter ones stand still at their last frame.
+    """Compose recordings next to each other, or wide ones in a column; shorter ones repeat their last frame.
 
     Args:
         recordings: Name and frames of each policy.
-        every: Keep every so many frames.
+        every: Interval between the frames to keep.
         scale: Of each side.
     """
     length = max(len(frames) for frames in recordings.values())
@@ -150,11 +150,11 @@ def _joined(sides: list[Image.Image], upright: bool) -> Image.Image:
 
 
 def multiple_exposure(frames: list[np.ndarray], every: int = 10) -> np.ndarray:
-    """One picture of everywhere that something dark on a light ground has been, ``[height, width, 3]``.
+    """Return a multiple exposure of dark objects on a light background, ``[height, width, 3]``.
 
     Args:
         frames: Of one recording.
-        every: Expose every so many frames.
+        every: Interval between the frames to expose.
     """
     return np.minimum.reduce(frames[::every])
 
@@ -174,7 +174,7 @@ def save_gif(pictures: list[Image.Image], path: Path, milliseconds: int) -> None
     Args:
         pictures: In order.
         path: Target.
-        milliseconds: How long each is shown.
+        milliseconds: Duration of each picture.
     """
     palette = [picture.quantize(colors=32) for picture in pictures]
     palette[0].save(path, save_all=True, append_images=palette[1:], duration=milliseconds, loop=0, optimize=True)

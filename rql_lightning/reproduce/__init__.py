@@ -1,1 +1,1 @@
-"""The paper's figures, and what to hold against them."""
+"""The paper's results as data, and experiments to compare with them."""

@@ -18,22 +18,22 @@ ENV = "rql_lightning/CartPole-v0"
 PRIOR = "pretrained:cartpole-rl"
 SEED = 1_000_030  # an evaluation episode in which the prior strays far, and the policy a third of it, as on average
 STEPS = 500
-SETTLED = 100  # steps after which the start no longer shows
+SETTLED = 100  # number of steps to omit from the pictures, which depend on the start
 
 
 def main() -> None:
-    """Run the main job with the command line, then draw its result."""
+    """Run the experiment with the command line, then draw its result."""
     with command():
         _run()
 
 
 def _run() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="configs/cartpole/residual_soft_q.yaml", help="The job to run.")
+    parser.add_argument("--config", default="configs/cartpole/residual_soft_q.yaml", help="Config of the experiment.")
     parser.add_argument("--root", default="runs", help="Folder of all runs.")
     arguments, more = parser.parse_known_args()
     if not Path(arguments.config).is_file():
-        expected = "expected one; run this in the project's folder"
+        expected = "expected an existing file; run the command in the project's folder"
         raise ConfigurationError(f"--config: found no file {arguments.config}, {expected}")
 
     from rql_lightning.train import main as train
@@ -49,8 +49,8 @@ def show(run: Path, seconds: float) -> None:
     """Print the table and write the pictures of a finished run.
 
     Args:
-        run: Its folder.
-        seconds: What it took.
+        run: Folder of the run.
+        seconds: Duration of the run in seconds.
     """
     from rql_lightning.loading import load_policy
     from rql_lightning.reporting.tables import results_table
@@ -68,7 +68,7 @@ def show(run: Path, seconds: float) -> None:
     }
     for frames in recordings.values():
         for frame in frames:
-            frame[:, frame.shape[1] // 2] = 160  # the centre of the track: where the wish wants the cart
+            frame[:, frame.shape[1] // 2] = 160  # the centre of the track, which the add-on reward favours
     save_gif(side_by_side(recordings, every=4), run / "before_after.gif", milliseconds=40)
     title = f"steps {SETTLED} to {STEPS} in one picture"
     exposures = {f"{name}: {title}": [multiple_exposure(f[SETTLED:])] for name, f in recordings.items()}

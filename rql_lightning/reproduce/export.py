@@ -1,4 +1,4 @@
-"""``python -m rql_lightning.reproduce.export``: the policy of a checkpoint alone, without optimizer, target or buffer.
+"""``python -m rql_lightning.reproduce.export``: export the policy of a checkpoint without the rest of its run.
 
     python -m rql_lightning.reproduce.export runs/cartpole/rl_prior/version_0/checkpoints/last.ckpt my-policy.ckpt
 
@@ -24,8 +24,8 @@ def export_policy(source: str | Path, target: Path) -> None:
         target: The new file.
 
     Raises:
-        CheckpointError: if ``source`` is no checkpoint of this project.
-        OutputError: if ``target`` cannot be written.
+        CheckpointError: If ``source`` is not a checkpoint of this project.
+        OutputError: If ``target`` cannot be written.
     """
     policy = load_policy(source)
     about = read_checkpoint(resolve(source))["rql_lightning"]
@@ -39,8 +39,8 @@ def export_policy(source: str | Path, target: Path) -> None:
 def main() -> None:
     """Parse and export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="A checkpoint.")
-    parser.add_argument("target", type=Path, help="The file to write.")
+    parser.add_argument("source", help="Path of a checkpoint.")
+    parser.add_argument("target", type=Path, help="Path of the file to write.")
     with command():
         arguments = parser.parse_args()
         export_policy(arguments.source, arguments.target)

@@ -18,7 +18,7 @@ def bootstrap_interval(scores: Sequence[float], resamples: int = 10_000, seed: i
     """Interquartile mean over seeds and its 95 % percentile bootstrap interval.
 
     Args:
-        scores: One a training seed (with one task there is one stratum).
+        scores: One score per training seed (a single task is a single stratum).
         resamples: Bootstrap samples.
         seed: Of the resampling.
 

@@ -4,8 +4,8 @@
     python -m rql_lightning.reproduce.sweep --config configs/cartpole/residual_soft_q.yaml \
         --vary model.omega_prime model.alpha_hat --values 0.3 0.8 3 10
 
-Several keys take each value together. Every run is a process of its own with a folder of its own; one that is finished
-is not run again, and one of other settings in the same place is refused.
+Several keys are set to the same value together. Each run is a separate process with its own folder. Finished runs are
+not repeated, and a folder that contains a run with other settings is refused.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ SHOWN = ("success_rate", "basic_return_mean", "add_on_return_mean", "total_retur
 
 
 def run_one(config: str, root: Path, seed: int, overrides: list[str]) -> dict[str, Any]:
-    """Run ``fit`` for one seed, unless it is done already.
+    """Run ``fit`` for one seed, unless the run is already finished.
 
     Args:
-        config: Its file.
-        root: Folder of this run alone.
+        config: Path of the config.
+        root: Folder for this run only.
         seed: Training seed.
         overrides: Further arguments of the command line.
 
@@ -70,14 +70,14 @@ def _sweep() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--vary", nargs="+", default=[], help="Keys of the config, such as model.omega_prime.")
-    parser.add_argument("--values", nargs="+", default=[], help="Values that these keys take, all the same at a time.")
+    parser.add_argument("--values", nargs="+", default=[], help="Values that all keys of --vary are set to.")
     parser.add_argument("--root", type=Path, default=Path("runs/sweep"))
-    parser.add_argument("--jobs", type=int, default=1, help="Processes at a time; one a core at the most.")
+    parser.add_argument("--jobs", type=int, default=1, help="Number of parallel processes; at most one per core.")
     arguments, overrides = parser.parse_known_args()
     if not Path(arguments.config).is_file():
         raise ConfigurationError(f"--config: found no file {arguments.config}, expected one")
     if bool(arguments.vary) != bool(arguments.values):
-        parser.error("--vary and --values go together")
+        parser.error("--vary and --values must be given together")
     settings = [(value, [f"--{key}={value}" for key in arguments.vary]) for value in arguments.values] or [("", [])]
     varied = " = ".join(arguments.vary)
     folder = arguments.root / "_".join(Path(arguments.config).with_suffix("").parts[-2:])
@@ -95,18 +95,18 @@ def _sweep() -> None:
         }
         try:
             results = {key: job.result() for key, job in jobs.items()}
-        finally:  # one that failed leaves nothing to wait for
+        finally:  # after a failure, the remaining runs are not awaited
             pool.shutdown(cancel_futures=True)
     table = results_over_seeds(arguments.config, varied, results)
     (console() if console().is_terminal else console(width=180)).print(table)
 
 
 def results_over_seeds(title: str, key: str, results: dict[tuple[str, int], dict[str, Any]]) -> Table:
-    """A row a run; below each value's runs, the interquartile mean and its 95 % bootstrap interval over seeds.
+    """Return a table with one row per run and, for each value, the interquartile mean and its 95 % bootstrap interval.
 
     Args:
-        title: Above the table.
-        key: What was varied.
+        title: Title of the table.
+        key: Name of the varied key.
         results: ``metrics.json`` by value and seed.
     """
     first = next(iter(results.values()))

@@ -1,4 +1,4 @@
-"""What of a configuration the compiled simulators model, and how the rest is refused."""
+"""Configurations that the compiled simulators model; other configurations are refused."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ COSMETIC = {
     "offscreen_rendering": None,
     "real_time_rendering": False,
 }
-"""highway-env's keys that change pictures alone, with its defaults."""
+"""Keys of highway-env that only affect rendering, with their defaults."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a simulator models of one of highway-env's environments.
+    """The part of a highway-env environment that a simulator models.
 
     Attributes:
         name: Of the task, for messages.
@@ -58,8 +58,8 @@ class Model:
         """A configuration over the defaults.
 
         Raises:
-            ConfigurationError: naming the first key that highway-env does not know or the simulator does not model, or
-                a frequency or duration that makes no sense.
+            ConfigurationError: If highway-env does not have a key, the simulator does not model its value, or a
+                frequency or duration is invalid; names the first such key.
         """
         given = plain({} if config is None else config)
         merged = self._merge(self.defaults, {*self.cosmetic, *self.dynamic, "observation", "action"}, given)
@@ -79,8 +79,8 @@ class Model:
                 raise ConfigurationError(f"{prefix}{key}: found {value!r}, but {self.name} has no such key")
             if key not in free and value != defaults[key]:
                 raise ConfigurationError(
-                    f"{prefix}{key}: found {value!r}, but the compiled {self.name} models {defaults[key]!r} alone; "
-                    "expected that, or gym.make, which gives the reference environment (in make_vec: reference=True)"
+                    f"{prefix}{key}: found {value!r}, but the compiled {self.name} models only {defaults[key]!r}; "
+                    "expected that, or gym.make, which creates the reference environment (in make_vec: reference=True)"
                 )
         return {**defaults, **config}
 

@@ -10,7 +10,7 @@ from numba import njit
 
 @njit
 def wrap_to_pi(angle: float) -> float:
-    """The same angle in [−π, π)."""
+    """Return the angle wrapped to [−π, π)."""
     return (angle + math.pi) % (2 * math.pi) - math.pi
 
 
@@ -58,7 +58,7 @@ def _gap(low_a: float, high_a: float, low_b: float, high_b: float) -> float:
 def intersect(a: np.ndarray, b: np.ndarray, motion_x: float, motion_y: float) -> tuple[bool, bool, float, float]:
     """Separating axes of two rectangles ``[4, 2]``, a moving by ``motion`` relative to b.
 
-    As in highway-env's ``are_polygons_intersecting``, whose inner loop ends early: the axes of b are still looked at.
+    As in highway-env's ``are_polygons_intersecting``, an early exit of the loop over a's axes does not skip b's axes.
 
     Returns:
         Whether they intersect, whether they will, and the translation (x, y) that pushes a out of b if they will.

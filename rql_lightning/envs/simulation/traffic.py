@@ -1,11 +1,12 @@
-"""The decisions of highway-env's vehicles: IDM, MOBIL and the two controllers beneath.
+"""The decisions of highway-env's vehicles: IDM, MOBIL, and the steering and speed controllers.
 
 ``IDMVehicle`` is the traffic; ``MDPVehicle`` is the ego vehicle, with meta-actions. Sources: Treiber et al., *Congested
 traffic states in empirical observations and microscopic simulations*, 2000 (intelligent driver model); Kesting et al.,
 *General lane-changing model MOBIL for car-following models*, 2007; constants are highway-env's.
 
-Within a sub-step vehicles decide one after the other and see the decisions of those before. Positions, headings and
-speeds stand still meanwhile, so they are sorted by x once a sub-step (:func:`sort_by_position`).
+Within a sub-step, vehicles decide one after the other and take into account the decisions of the vehicles before them.
+Positions, headings and speeds do not change meanwhile, so vehicles are sorted by x once per sub-step
+(:func:`sort_by_position`).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def sort_by_position(vehicles: np.ndarray, order: np.ndarray, rank: np.ndarray) 
 
 @njit
 def vehicle_ahead(vehicles: np.ndarray, order: np.ndarray, rank: np.ndarray, own: int, lane: float) -> int:
-    """The first of ``Road.neighbour_vehicles``, or ``NOBODY``: side by side is ahead, of equals it is the last."""
+    """Return the vehicle ahead (``Road.neighbour_vehicles``) or ``NOBODY``; equal x is ahead, and the last wins."""
     start = rank[own]
     while start > 0 and vehicles[order[start - 1]].x == vehicles[own].x:
         start -= 1
@@ -64,7 +65,7 @@ def vehicle_ahead(vehicles: np.ndarray, order: np.ndarray, rank: np.ndarray, own
 
 @njit
 def vehicle_behind(vehicles: np.ndarray, order: np.ndarray, rank: np.ndarray, own: int, lane: float) -> int:
-    """The second of ``Road.neighbour_vehicles``, or ``NOBODY``: of equals it is the first."""
+    """Return the vehicle behind (``Road.neighbour_vehicles``) or ``NOBODY``; among equal x the first wins."""
     behind = NOBODY
     for k in range(rank[own] - 1, -1, -1):
         other = order[k]
@@ -123,7 +124,7 @@ def mobil(
 
 @njit
 def choose_lane(vehicles: np.ndarray, order: np.ndarray, rank: np.ndarray, own: int, free: float, road: Road) -> None:
-    """``IDMVehicle.change_lane_policy``: go on with a lane change, abort it, or think of one every second."""
+    """``IDMVehicle.change_lane_policy``: continue a lane change, abort it, or consider a new one every second."""
     vehicle = vehicles[own]
     if vehicle.lane != vehicle.target_lane:
         for other in range(len(vehicles)):

@@ -1,4 +1,4 @@
-"""What all compiled simulators share: a ``gymnasium.vector.VectorEnv`` over arrays of states."""
+"""The base class of all compiled simulators: a ``gymnasium.vector.VectorEnv`` over arrays of states."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class CompiledVectorEnv(VectorEnv):
         num_envs = plain(num_envs)
         require(isinstance(num_envs, int) and num_envs >= 1, "num_envs", num_envs, "an integer >= 1")
         limit = numba.config.NUMBA_NUM_THREADS
-        require(threads in range(1, limit + 1), "threads", threads, f"an integer from 1 to {limit}, that Numba has")
+        require(threads in range(1, limit + 1), "threads", threads, f"an integer from 1 to {limit} (Numba's limit)")
         accepted = max_episode_steps is None or (isinstance(max_episode_steps, int) and max_episode_steps >= 1)
         require(accepted, "max_episode_steps", max_episode_steps, "an integer >= 1 or None")
         self.num_envs, self.config, self.threads = num_envs, self.model.configure(config), threads
@@ -87,10 +87,10 @@ class CompiledVectorEnv(VectorEnv):
         self._reference: gym.Env[Any, Any] | None = None
         self._allocate()
 
-    # -- to be given by a simulator ----------------------------------------------------------------------------------
+    # -- implemented by simulators -----------------------------------------------------------------------------------
 
     def _check_config(self) -> None:
-        """Refuse numbers that make no sense."""
+        """Refuse invalid numbers in the configuration."""
         raise NotImplementedError
 
     def _spaces(self) -> tuple[gym.spaces.Box, gym.Space[Any]]:
@@ -137,8 +137,8 @@ class CompiledVectorEnv(VectorEnv):
         """Start episodes: all of them, or those of ``options["reset_mask"]``, a ``bool [N]``.
 
         Args:
-            seed: Of the first environment, the next one's is one higher; or one each. Without a seed an environment's
-                random numbers go on.
+            seed: Seed of the first environment, where the seed of each further one is one higher, or one seed per
+                environment. Without a seed, an environment's random generator continues.
             options: ``reset_mask`` only.
         """
         mask = self._mask(options)
@@ -156,7 +156,7 @@ class CompiledVectorEnv(VectorEnv):
         """One policy step of all environments.
 
         Raises:
-            EnvironmentContractError: for actions outside the action space, or before the first reset.
+            EnvironmentContractError: If actions are outside the action space, or if no episode was started.
         """
         if not self._seeded.all():
             raise EnvironmentContractError(f"{type(self).__name__}.step: found no episode, expected reset() before")
@@ -190,10 +190,10 @@ class CompiledVectorEnv(VectorEnv):
     # -- states ------------------------------------------------------------------------------------------------------
 
     def get_state(self, indices: Indices | None = None) -> dict[str, np.ndarray]:
-        """A copy of everything that the future depends on, as plain arrays.
+        """Return a copy of the complete state, as plain arrays.
 
         Args:
-            indices: Of which environments; by default all.
+            indices: Indices of the environments; by default all.
 
         Returns:
             ``vehicles`` float64 ``[n, …]`` (fields in the order of the simulator's dtype), ``times``, ``steps``,
@@ -209,7 +209,7 @@ class CompiledVectorEnv(VectorEnv):
         }
 
     def set_state(self, state: dict[str, np.ndarray], indices: Indices | None = None) -> None:
-        """Go on from what :meth:`get_state` returned, of as many environments, in these or other places.
+        """Restore the result of :meth:`get_state`, in the same or other environments.
 
         Args:
             state: Of n environments.
@@ -240,7 +240,7 @@ class CompiledVectorEnv(VectorEnv):
         self._observe()
 
     def load_reference(self, index: int, env: gym.Env[Any, Any]) -> None:
-        """Take over the running episode of a reference environment, its random generator included.
+        """Copy the running episode of a reference environment, including its random generator.
 
         Args:
             index: Where to.
