@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -58,11 +59,13 @@ class Algorithm(Lifecycle):
     Subclasses implement :meth:`build`, :meth:`explore`, :meth:`update` and ``configure_optimizers``.
 
     Attributes:
+        annotation: Settings that decide what :meth:`annotate` adds; a replay buffer is not resumed with others.
         explored: Names of the entries that :meth:`explore` returns and the replay buffer keeps.
         noise_state: State of the exploration noise between steps, stored for exact resume.
     """
 
     explored: tuple[str, ...] = ("action",)
+    annotation: Mapping[str, Any] = MappingProxyType({})
     noise_state: Tensor | None = None
 
     # -- what a collector asks for -----------------------------------------------------------------------------------

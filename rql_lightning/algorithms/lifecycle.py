@@ -22,7 +22,7 @@ from rql_lightning.spaces import check_same
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
 
-    from rql_lightning.data import ReplayDataModule
+    from rql_lightning.data import TaskDataModule
 
 
 class Lifecycle(pl.LightningModule):
@@ -56,7 +56,7 @@ class Lifecycle(pl.LightningModule):
         raise NotImplementedError
 
     @property
-    def data(self) -> ReplayDataModule:
+    def data(self) -> TaskDataModule:
         """The DataModule of the running trainer."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
@@ -82,6 +82,9 @@ class Lifecycle(pl.LightningModule):
             bounds = stage == "fit"
             check_same(f"{where}, observation space", self.policy.observation_space, data.observation_space, bounds)
             check_same(f"{where}, action space", self.policy.action_space, data.action_space, True)
+            if stage == "fit":  # another run, perhaps on another task with the same spaces
+                self.policy.task = data.env
+                self.frames, self.updates, self.train_seconds = 0, 0, 0.0
 
     def _why(self, expected: str) -> str:
         return f"{expected} for {type(self).__name__}"

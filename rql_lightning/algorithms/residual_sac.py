@@ -64,13 +64,14 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
         self._prior = [prior]
         self.start_at_prior, self.prior_frames = start_at_prior, prior_frames
         self.guard = Guard(prior_min_scale, prior_log_prob_min)
+        self.annotation = {"prior_min_scale": prior_min_scale}
         self.omega_prime = float(alpha_hat if omega_prime is None else omega_prime)
         self.omega_prime_warm_up_frames = omega_prime_warm_up_frames
         self.omega_prime_warm_up_factor = omega_prime_warm_up_factor
 
     @property
-    def omega_prime_now(self) -> float:
-        """Current ω′, which depends on the number of frames collected so far."""
+    def omega_prime_now(self) -> functional.Weight:
+        """Current ω′, which depends on the number of frames collected so far; an override may return a tensor."""
         warm = self.data.frames < self.omega_prime_warm_up_frames
         return self.omega_prime * (self.omega_prime_warm_up_factor if warm else 1.0)
 

@@ -18,7 +18,7 @@ from rql_lightning.errors import require
 from rql_lightning.reporting.console import tell
 
 if TYPE_CHECKING:
-    from rql_lightning.data import ReplayDataModule
+    from rql_lightning.data import TaskDataModule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -72,7 +72,7 @@ class FrameCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Save a checkpoint if one is due or a signal requested it."""
-        data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
         frames, before = data.frames, data.frames - data.frames_per_turn
         due = frames // self.every_n_frames > before // self.every_n_frames
         requested = self.stop_requested(trainer)
@@ -82,7 +82,7 @@ class FrameCheckpoint(Checkpoint):
             self._stop(trainer)
 
     def _stop(self, trainer: pl.Trainer) -> None:
-        data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             _tell(f"{data.frames:,} frames saved; to go on: --ckpt_path {self._folder / 'last.ckpt'}")
         trainer.strategy.barrier("stopping")  # the first rank that exits ends the others
@@ -106,12 +106,12 @@ class FrameCheckpoint(Checkpoint):
         Raises:
             OutputError: If the files cannot be written.
         """
-        data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
         with writing(self._folder):
-            data.replay_file = data.save_replay(self._folder, trainer.global_rank)
+            data.save_beside(self._folder, trainer.global_rank)
             trainer.strategy.barrier("replay buffers written")
             trainer.save_checkpoint(self._folder / "last.ckpt", weights_only=False)
-            data.forget_replays(self._folder, trainer.global_rank)
+            data.forget_beside(self._folder, trainer.global_rank)
         self._saved_frames = data.frames
         return self._folder / "last.ckpt"
 

@@ -11,7 +11,7 @@ from rql_lightning.callbacks.hyperparameters import log_start
 
 if TYPE_CHECKING:
     from rql_lightning.algorithms import Algorithm
-    from rql_lightning.data import ReplayDataModule
+    from rql_lightning.data import TaskDataModule
 
 
 class TrainingMonitor(pl.Callback):
@@ -30,7 +30,7 @@ class TrainingMonitor(pl.Callback):
         self._restart(trainer, pl_module)
 
     def _restart(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
-        data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
         self._clock, self._frames, self._updates = time.monotonic(), data.frames, pl_module.updates
 
     def on_train_batch_end(  # type: ignore[override]
@@ -39,7 +39,7 @@ class TrainingMonitor(pl.Callback):
         """Log every ``trainer.log_every_n_steps`` batches."""
         if batch_idx % max(1, trainer.log_every_n_steps) != 0:  # type: ignore[attr-defined]
             return
-        data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
         seconds = max(time.monotonic() - self._clock, 1e-9)
         metrics = {
             "frames_per_second": (data.frames - self._frames) / seconds,

@@ -12,7 +12,7 @@ from rich.table import Column
 from rql_lightning.reporting.console import console
 
 if TYPE_CHECKING:
-    from rql_lightning.data import ReplayDataModule
+    from rql_lightning.data import TaskDataModule
 
 
 def _columns() -> list[ProgressColumn]:
@@ -52,7 +52,7 @@ class FrameProgressBar(ProgressBar):
         """Show the bar."""
         if not self._enabled:
             return
-        data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
         self._progress = Progress(*_columns(), console=console(), refresh_per_second=4)
         self._task = self._progress.add_task("fit", total=data.total_frames, completed=data.frames, rate="", last="")
         self._progress.start()
@@ -61,7 +61,7 @@ class FrameProgressBar(ProgressBar):
         """Move the bar."""
         if self._progress is None:
             return
-        data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
         speed = self._progress.tasks[0].speed
         metrics = trainer.callback_metrics
         last = " ".join(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rql_lightning.algorithms import Algorithm
-    from rql_lightning.data import ReplayDataModule
+    from rql_lightning.data import TaskDataModule
 
 Summary = Mapping[str, Any]
 
@@ -73,7 +73,7 @@ def print_summaries(
     """
     if not trainer.is_global_zero:
         return
-    data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
     metric = None if data.customization.metric is None else data.customization.metric.name
     known = {name: summary for name, summary in columns.items() if summary is not None}
     console().print(results_table(f"{data.env}: {title}", known, metric))
@@ -89,7 +89,7 @@ def draw_distribution(trainer: pl.Trainer, prior: np.ndarray, policy: np.ndarray
         prior: Samples from the prior's episodes; may be empty.
         policy: Samples from the policy's episodes; if empty, nothing is drawn.
     """
-    data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
     if len(policy) > 0 and data.customization.pictured is not None:
         label = data.customization.pictured[0]
         samples = ({"prior": prior} if len(prior) else {}) | {"policy": policy}

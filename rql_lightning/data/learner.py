@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,10 +17,12 @@ class Learner(Protocol):
 
     Attributes:
         explored: Names of the entries that :meth:`explore` returns and the replay buffer stores.
+        annotation: Settings that decide what :meth:`annotate` adds: a replay buffer is not resumed with others.
         noise_state: State of the exploration noise between steps, stored for exact resume; ``None`` without a state.
     """
 
     explored: tuple[str, ...]
+    annotation: Mapping[str, Any]
     noise_state: Tensor | None
 
     @property

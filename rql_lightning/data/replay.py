@@ -143,18 +143,13 @@ class ReplayDataModule(TaskDataModule):
 
     # -- exact resume ------------------------------------------------------------------------------------------------
 
-    def save_replay(self, folder: Path, rank: int) -> str:
-        """Write this rank's replay buffer, environments and random states beside a checkpoint.
-
-        Returns:
-            The file's name with ``RANK`` in place of the rank, for the checkpoint to refer to.
-        """
-        name = f"replay-{self.frames}-{RANK}.pt"
+    def save_beside(self, folder: Path, rank: int) -> None:
+        """Write this rank's replay buffer, environments and random states beside a checkpoint, which refers to them."""
+        self.replay_file = f"replay-{self.frames}-{RANK}.pt"
         if self._collection is not None:
-            write_atomically(self._collection.state(), folder / _of_rank(name, rank))
-        return name
+            write_atomically(self._collection.state(), folder / _of_rank(self.replay_file, rank))
 
-    def forget_replays(self, folder: Path, rank: int) -> None:
+    def forget_beside(self, folder: Path, rank: int) -> None:
         """Remove this rank's files beside a checkpoint that refers to the newest of them."""
         current, self.replay_file = _of_rank(str(self.replay_file), rank), None
         for path in folder.glob(f"replay-*-rank{rank}.pt"):
@@ -162,7 +157,7 @@ class ReplayDataModule(TaskDataModule):
                 path.unlink()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state to store in a checkpoint; :meth:`save_replay` stores the replay buffer in its own file."""
+        """Return the state to store in a checkpoint; :meth:`save_beside` stores the replay buffer in its own file."""
         sizes = {"num_envs": self.num_envs, "replay_size": self.replay_size, "world_size": self._world_size}
         return {**super().state_dict(), **sizes, "replay_file": self.replay_file, "meaning": self._meaning()}
 
@@ -180,6 +175,11 @@ class ReplayDataModule(TaskDataModule):
         for name in ("num_envs", "replay_size"):
             expected = f"{state_dict[name]}, as in checkpoint {path}"
             require(getattr(self, name) == state_dict[name], f"data.{name}", getattr(self, name), expected)
+        if "meaning" not in state_dict:
+            rank_zero_warn(
+                f"checkpoint {path} is of an earlier version and does not say with which data.env, data.reward and "
+                "other settings its replay buffer was collected; they must be those of the config"
+            )
         self._check_meaning(state_dict.get("meaning", {}), f"as in checkpoint {path}")
         if state_dict["replay_file"] is None:
             rank_zero_warn("the checkpoint has no replay buffer: training resumes with an empty one")
@@ -202,11 +202,16 @@ class ReplayDataModule(TaskDataModule):
             "add_on_reward": None if self.reward == "basic" else self.add_on_reward,
             "observation_space": space_to_data(self.observation_space),
             "action_space": space_to_data(self.action_space),
+            "annotation": {} if self.trainer is None else dict(self.algorithm.annotation),
         }
 
     def _check_meaning(self, stored: dict[str, Any], where: str) -> None:
         """Refuse a buffer collected with other settings; checkpoints of earlier versions do not contain them."""
-        for key, found in self._meaning().items():
+        meaning = self._meaning()
+        for key, found in meaning.pop("annotation").items():
+            kept = stored.get("annotation", {}).get(key, found)
+            require(kept == found, f"model.{key}", found, f"{kept!r}, {where}, as for its replay buffer")
+        for key, found in meaning.items():
             if key in stored and stored[key] != found:
                 if key.endswith("_space"):
                     expected = f"{space_from_data(stored[key])}, {where}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -140,6 +141,33 @@ class TaskDataModule(pl.LightningDataModule):
         return range(1)
 
     predict_dataloader = test_dataloader
+
+    # -- what a data module for training overrides -------------------------------------------------------------------
+
+    @property
+    def frames_per_turn(self) -> int:
+        """Environment frames that one training batch adds to ``frames``, over all ranks; 0 if it collects none."""
+        return 0
+
+    def pop_finished_episodes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return returns and lengths of the training episodes that ended since the last call; none here."""
+        return np.empty(0), np.empty(0, dtype=np.int64)
+
+    def save_beside(self, folder: Path, rank: int) -> None:
+        """Write what is too large for a checkpoint into files beside it; nothing here.
+
+        Args:
+            folder: Folder of the checkpoint, which is written next and may refer to the files in its state.
+            rank: Rank of this process.
+        """
+
+    def forget_beside(self, folder: Path, rank: int) -> None:
+        """Remove files of earlier checkpoints; nothing here.
+
+        Args:
+            folder: Folder of the checkpoint, which has been written.
+            rank: Rank of this process.
+        """
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

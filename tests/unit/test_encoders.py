@@ -118,4 +118,17 @@ def test_a_model_built_for_one_environment_is_not_fitted_on_another(first, secon
         quiet().fit(algorithm, datamodule=data(**second))
     assert algorithm.updates == updates
     quiet().fit(algorithm, datamodule=data(**first))
-    assert algorithm.updates > updates
+    assert algorithm.updates == updates, "another run"
+
+
+def test_a_model_fitted_on_another_task_with_the_same_spaces_is_of_that_task():
+    gym.register("tests/SameValley-v0", entry_point=Valley)
+    try:
+        algorithm = SoftActorCritic(hidden_sizes=[8])
+        quiet().fit(algorithm, datamodule=data())
+        other = ReplayDataModule(env="tests/SameValley-v0", reward="basic", **SMALL)
+        quiet().fit(algorithm, datamodule=other)
+        assert algorithm.policy.task == "tests/SameValley-v0"
+        assert (algorithm.frames, algorithm.updates) == (32, 2)
+    finally:
+        gym.registry.pop("tests/SameValley-v0")

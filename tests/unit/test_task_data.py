@@ -16,11 +16,18 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 
 from rql_lightning.algorithms import SoftQLearning
-from rql_lightning.callbacks import AtomicCheckpointIO, EvaluationCallback, FrameCheckpoint
+from rql_lightning.callbacks import (
+    AtomicCheckpointIO,
+    EvaluationCallback,
+    FrameCheckpoint,
+    FrameProgressBar,
+    TrainingMonitor,
+)
 from rql_lightning.data import EVALUATION_SEEDS, ReplayDataModule, TaskDataModule
 from rql_lightning.data.returns import TrainingReturns
 from rql_lightning.data.task import training_seed
 from rql_lightning.errors import CheckpointError, ConfigurationError
+from rql_lightning.loading import load_policy
 
 SMALL: dict[str, Any] = {"num_envs": 4, "total_frames": 64, "frames_per_batch": 16, "updates_per_batch": 2}
 SMALL |= {"batch_size": 4, "warm_up_frames": 0, "replay_size": 1000}
@@ -203,12 +210,15 @@ def test_finished_training_episodes_are_handed_out_once(fit):
 # -- what a checkpoint says ------------------------------------------------------------------------------------------
 
 
-def going_on(state: dict[str, Any], **settings: Any) -> ReplayDataModule:
+def going_on(state: dict[str, Any], annotation: Any = None, **settings: Any) -> ReplayDataModule:
     """A data module that is asked to go on from a state in ``fit``."""
     data = ReplayDataModule(**{**CARTPOLE, **settings})
     data.setup("fit")
     fitting = SimpleNamespace(fn="fit")
-    data.trainer = SimpleNamespace(state=fitting, world_size=1, global_rank=0, ckpt_path="some/last.ckpt")
+    learner = SimpleNamespace(annotation=annotation or {})
+    data.trainer = SimpleNamespace(
+        state=fitting, world_size=1, global_rank=0, ckpt_path="some/last.ckpt", lightning_module=learner
+    )
     data.load_state_dict({**state, "replay_file": None})
     return data
 
@@ -270,7 +280,16 @@ def test_a_buffer_of_other_spaces_is_not_gone_on_with(key, space):
 def test_a_checkpoint_that_does_not_say_what_its_buffer_holds_is_accepted():
     state = stored()
     del state["meaning"]
-    assert going_on(state, reward="basic").frames == 0
+    with pytest.warns(UserWarning, match="some/last.ckpt is of an earlier version and does not say"):
+        assert going_on(state, reward="basic").frames == 0
+
+
+def test_what_an_algorithm_adds_to_the_buffer_is_compared():
+    state = stored()
+    state["meaning"]["annotation"] = {"prior_min_scale": 0.01}
+    assert going_on(state, {"prior_min_scale": 0.01}).frames == 0
+    with pytest.raises(ConfigurationError, match=r"model.prior_min_scale: found 0.5, expected 0.01, as in checkpoint"):
+        going_on(state, {"prior_min_scale": 0.5})
 
 
 def test_arguments_of_environments_are_stored_as_plain_data():
@@ -337,3 +356,65 @@ def test_a_checkpoint_without_what_the_data_goes_on_from(tmp_path, state):
     torch.save(checkpoint, tmp_path / "last.ckpt")
     with pytest.raises(CheckpointError, match=r"last\.ckpt: found .*'rql_lightning_data'"):
         train(tmp_path / "second", ReplayDataModule(**CARTPOLE), tmp_path / "last.ckpt")
+
+
+class Demonstrations(TaskDataModule):
+    """Batches that nobody collects: a fixed set of transitions, some of them per training step."""
+
+    frames_per_turn = 16
+
+    def train_dataloader(self) -> Any:
+        module = self
+
+        class Batches:
+            def __len__(self) -> int:
+                return (module.total_frames - module.frames) // module.frames_per_turn
+
+            def __iter__(self) -> Any:
+                generator = torch.Generator().manual_seed(module.frames)
+                for _ in range(len(self)):
+                    module.frames += module.frames_per_turn
+                    yield demonstrated(generator)
+
+        return Batches()
+
+
+def demonstrated(generator: torch.Generator) -> TensorDict:
+    observation, following = torch.randn(2, 2, 8, 4, generator=generator).unbind(0)
+    successor = {
+        "observation": following,
+        "reward": torch.ones(2, 8),
+        "terminated": torch.zeros(2, 8, dtype=torch.bool),
+    }
+    own = {"observation": observation, "action": torch.randint(2, (2, 8), generator=generator)}
+    return TensorDict({**own, "next": TensorDict(successor, [2, 8])}, [2, 8])
+
+
+def test_another_data_module_on_the_task_trains_saves_and_resumes(tmp_path):
+    """Everything that the command line adds to a run works on the task alone."""
+
+    def fit(total_frames: int, folder: Path, ckpt_path: Path | None = None) -> tuple[SoftQLearning, Path]:
+        torch.manual_seed(0)
+        callbacks = [EvaluationCallback(episodes=2, episodes_during_fit=1, every_n_frames=32, figures=False)]
+        callbacks += [FrameProgressBar(), TrainingMonitor(), FrameCheckpoint(every_n_frames=32)]
+        trainer = pl.Trainer(
+            default_root_dir=folder,
+            callbacks=callbacks,
+            max_epochs=1,
+            accelerator="cpu",
+            enable_model_summary=False,
+            logger=False,
+            plugins=[AtomicCheckpointIO()],
+        )
+        algorithm = SoftQLearning(hidden_sizes=[8], learning_rate_schedule="constant")
+        trainer.fit(algorithm, datamodule=Demonstrations(total_frames=total_frames), ckpt_path=ckpt_path)
+        (path,) = folder.rglob("last.ckpt")
+        return algorithm, path
+
+    straight, _ = fit(128, tmp_path / "straight")
+    _, half = fit(64, tmp_path / "half")
+    resumed, path = fit(128, tmp_path / "resumed", half)
+    assert straight.updates == resumed.updates == 16 and straight.frames == resumed.frames == 128
+    for pair in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(*pair)
+    assert load_policy(path).task == "rql_lightning/CartPole-v0"
