@@ -371,10 +371,9 @@ class Demonstrations(TaskDataModule):
                 return (module.total_frames - module.frames) // module.frames_per_turn
 
             def __iter__(self) -> Any:
-                generator = torch.Generator().manual_seed(module.frames)
                 for _ in range(len(self)):
                     module.frames += module.frames_per_turn
-                    yield demonstrated(generator)
+                    yield demonstrated(torch.Generator().manual_seed(module.frames))
 
         return Batches()
 
