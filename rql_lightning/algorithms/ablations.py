@@ -7,6 +7,7 @@ prior's log-likelihood (λ in Eq. 15, β in Eq. 18, ω′ in Appendix F.3) is ``
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -72,11 +73,18 @@ class KLRewardSAC(PriorLikelihoodSAC):
     earlier policies took, log π̃ is far from its expectation under the current policy.
     """
 
-    @torch.no_grad()
-    def reward(self, batch: TensorDictBase, minibatch: Minibatch) -> Tensor:
-        """Return the reward of Eq. 18 for the actions taken and the policy before these K updates, ``[K, B]``."""
+    def losses(
+        self, minibatch: Minibatch, noise: Tensor, next_noise: Tensor
+    ) -> tuple[dict[str, Tensor], Sample, dict[str, Tensor]]:
+        """Compute the losses on the reward of Eq. 18 for the actions that were taken and the current policy.
+
+        The prior's part of the reward is recomputed for K minibatches at once (:meth:`reward`). The policy's part is
+        not, because the policy changes with each update: a lag of K updates makes training collapse.
+        """
         assert minibatch.pre_tanh is not None
-        location, log_scale = self.policy.location_and_log_scale(minibatch.observation)
-        log_prob = functional.squashed_gaussian_log_prob(minibatch.pre_tanh, location, log_scale)
-        # Without the bound, an action that the current policy would almost never take would earn a huge reward.
-        return super().reward(batch, minibatch) - self.omega_prime_now * self.guard.bounded(log_prob)
+        with torch.no_grad():
+            location, log_scale = self.policy.location_and_log_scale(minibatch.observation)
+            log_prob = functional.squashed_gaussian_log_prob(minibatch.pre_tanh, location, log_scale)
+            # Without the bound, an action that the current policy would never take would have a huge reward.
+            reward = minibatch.reward - self.omega_prime_now * self.guard.bounded(log_prob)
+        return super().losses(replace(minibatch, reward=reward), noise, next_noise)
