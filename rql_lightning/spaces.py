@@ -71,7 +71,7 @@ def check_continuous(observation_space: gym.Space[Any], action_space: gym.Space[
 
     Raises:
         SpaceMismatchError: unless observations are a ``Box`` of at least one dimension and actions a ``Box`` of floats
-            with at least one dimension and finite bounds.
+            with at least one dimension and finite bounds that differ in float32.
     """
     _check_observations(observation_space)
     expected = "expected a Box of floats with finite bounds, low < high"
@@ -87,6 +87,15 @@ def check_continuous(observation_space: gym.Space[Any], action_space: gym.Space[
             f"action space: found {action_space}, {expected} (soft actor-critic and its residual form; "
             "gymnasium.wrappers.TransformAction, with such a Box as action_space and a function from it to the "
             "environment's actions, gives it)"
+        )
+    low, high = (np.asarray(bound, np.float32).ravel() for bound in (action_space.low, action_space.high))
+    wide = (high - low) / 2 >= _SMALLEST
+    if not wide.all():
+        index = int(np.argmin(wide))
+        found = f"bounds {action_space.low.ravel()[index]} and {action_space.high.ravel()[index]}"
+        raise SpaceMismatchError(
+            f"action space: found {found}, whose difference in float32 is {high[index] - low[index]:.3g}, expected at "
+            f"least {2 * _SMALLEST:.3g} (wrap the environment in gymnasium.wrappers.RescaleAction from -1.0 to 1.0)"
         )
 
 
@@ -107,6 +116,9 @@ def _check_dimensions(name: str, space: gym.spaces.Box, wrapper: str) -> None:
         raise SpaceMismatchError(f"{name}: found {space} of shape (), expected at least one dimension ({wrapper})")
     if np.prod(space.shape) == 0:
         raise SpaceMismatchError(f"{name}: found {space} of shape {space.shape}, expected at least one number")
+
+
+_SMALLEST = float(np.finfo(np.float32).tiny)  # training takes smaller numbers for 0
 
 
 class ActionBounds:
@@ -151,9 +163,12 @@ def as_elements(space: gym.Space[Any], actions: np.ndarray[Any, Any]) -> np.ndar
 
 
 def observation_scale(space: gym.Space[Any]) -> tuple[Tensor, Tensor]:
-    """Return middle and half width of each number of a ``Box``, ``[D]``; 0 and 1 for numbers without finite bounds."""
+    """Return middle and half width of each number of a ``Box``, ``[D]``.
+
+    They are 0 and 1 for numbers without finite bounds and for those whose half width is too small for float32.
+    """
     low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
-    bounded = _has_bounds(low, high)
+    bounded = _has_bounds(low, high) & ((high - low) / 2 >= _SMALLEST)
     low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
     middle, half_width = (high + low) / 2, (high - low) / 2
     return torch.from_numpy(middle.astype(np.float32)), torch.from_numpy(half_width.astype(np.float32))

@@ -62,41 +62,30 @@ class Explored(VectorWrapper):
     """A vector environment for learners in float32: actions are converted to elements of the action space.
 
     Raises:
-        EnvironmentContractError: If a step or reset returns a number that is too large for float32.
+        EnvironmentContractError: If a step returns a reward that is too large for float32. (Observations are checked by
+            the customization wrapper.)
     """
 
     def __init__(self, env: VectorEnv) -> None:
         super().__init__(env)
         self.autoreset_mode = env.autoreset_mode
-        self._wide = env.single_observation_space.dtype == np.float64
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Reset the wrapped environment and check its observations."""
-        observation, info = self.env.reset(**kwargs)
-        self._check_observation(observation)
-        return observation, info
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step the environments with actions in the dtype and within the bounds of their action space."""
         elements = as_elements(self.single_action_space, actions)
         observation, reward, terminated, truncated, info = self.env.step(elements)
-        self._check_observation(observation)
-        _check_size("reward", reward)
+        _check_reward(reward)
         return observation, reward, terminated, truncated, info
 
-    def _check_observation(self, observation: np.ndarray) -> None:
-        if self._wide:
-            _check_size("observation", observation)
 
-
-def _check_size(what: str, values: np.ndarray) -> None:
-    """Refuse numbers ``[N, ...]`` that become infinite in float32."""
-    if np.abs(values).max(initial=0.0) > _LARGEST:
-        rows = np.abs(values).reshape(len(values), -1)
-        index = int(rows.max(axis=1).argmax())
+def _check_reward(reward: np.ndarray) -> None:
+    """Refuse rewards ``[N]`` that become infinite in float32, as a weighted sum of finite ones may."""
+    size = np.abs(reward)
+    if size.max() > _LARGEST:
+        index = int(size.argmax())
         raise EnvironmentContractError(
-            f"{what}: found {values.reshape(len(values), -1)[index, rows[index].argmax()]} in environment {index}, "
-            f"expected numbers that float32 can hold, up to {_LARGEST:.3g}"
+            f"reward: found {reward[index]} in environment {index}, expected numbers that float32 can hold, up to "
+            f"{_LARGEST:.3g}"
         )
 
 

@@ -16,6 +16,8 @@ _CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.
 def check_memory(replay_size: int, transition_bytes: int, processes: int) -> None:
     """Refuse a replay buffer larger than the memory of the machine or container; warn of one larger than what is free.
 
+    Nothing is checked where the size of the memory cannot be determined.
+
     Args:
         replay_size: Number of transitions that each process stores.
         transition_bytes: Lower bound of the bytes per transition.
@@ -24,7 +26,10 @@ def check_memory(replay_size: int, transition_bytes: int, processes: int) -> Non
     Raises:
         ConfigurationError: If the buffer does not fit; names ``data.replay_size`` and the largest size that fits.
     """
-    total, available = memory()
+    found = memory()
+    if found is None:
+        return
+    total, available = found
     each = transition_bytes * processes
     described = f"{transition_bytes} bytes per transition" + (f" in {processes} processes" if processes > 1 else "")
     fits = f"at most {total // each:,}: at {described}, that fills the {_gigabytes(total)} of memory here"
@@ -36,9 +41,18 @@ def check_memory(replay_size: int, transition_bytes: int, processes: int) -> Non
         )
 
 
-def memory() -> tuple[int, int]:
-    """Return the number of bytes of memory that this process may use, and how many of them are currently available."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def memory() -> tuple[int, int] | None:
+    """Return the number of bytes of memory that this process may use, and how many of them are currently available.
+
+    ``None`` where the operating system does not report its memory in this way, as on Windows.
+    """
+    try:
+        page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    if page <= 0 or pages <= 0:  # -1: not known
+        return None
+    total = page * pages
     limits = [_read_number(Path(name), "") for name in _CONTAINER_LIMITS]
     total = min([total, *(limit for limit in limits if limit is not None)])
     kilobytes = _read_number(Path("/proc/meminfo"), "MemAvailable:")

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import iterate
 from stable_baselines3.common.vec_env import VecEnv
 
-from rql_lightning.envs.transition import copied
+from rql_lightning.envs.transition import copied, unshared
 from rql_lightning.errors import require
 
 
@@ -23,7 +23,8 @@ class StableBaselinesVecEnv(VecEnv):
     environment reported it at its last step, ``is_success``.
 
     Args:
-        env: In ``AutoresetMode.DISABLED``, as ``gym.make_vec("rql_lightning/Highway-v0", num_envs=64)`` makes it.
+        env: In ``AutoresetMode.DISABLED``, as ``gym.make_vec("rql_lightning/Highway-v0", num_envs=64)`` makes it. What
+            it returns is copied, unless its class sets ``returns_new_arrays = True``.
 
     Raises:
         ConfigurationError: If the autoreset mode is not DISABLED.
@@ -40,7 +41,7 @@ class StableBaselinesVecEnv(VecEnv):
 
     def reset(self) -> np.ndarray:
         """Start all episodes, with the seeds of :meth:`seed` in the first call after it."""
-        observation, _ = self.env.reset(seed=self._seeds if self._seeds[0] is not None else None)
+        observation, _ = unshared(self.env, self.env.reset(seed=self._seeds if self._seeds[0] is not None else None))
         self._reset_seeds()
         self._reset_options()
         self._returns[:], self._lengths[:] = 0.0, 0
@@ -52,7 +53,7 @@ class StableBaselinesVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step all environments, and reset those that are done."""
-        observation, reward, terminated, truncated, info = self.env.step(self._actions)
+        observation, reward, terminated, truncated, info = unshared(self.env, self.env.step(self._actions))
         self._returns += reward
         self._lengths += 1
         done = terminated | truncated
@@ -69,7 +70,7 @@ class StableBaselinesVecEnv(VecEnv):
                 }
                 if reported[index]:
                     infos[index]["is_success"] = bool(info["is_success"][index])
-            observation, _ = self.env.reset(options={"reset_mask": done})
+            observation, _ = unshared(self.env, self.env.reset(options={"reset_mask": done}))
             self._returns[done], self._lengths[done] = 0.0, 0
         return observation, reward.astype(np.float32), done, infos
 

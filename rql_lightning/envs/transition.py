@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import iterate
 
 Transition = tuple[Any, Any, Any, dict[str, Any]]
@@ -32,6 +33,15 @@ def copied(value: Any) -> Any:
         items = [copied(item) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def unshared(env: VectorEnv, result: Any) -> Any:
+    """Return the result of a reset or step in arrays that the environment does not go on to write into.
+
+    An environment whose class sets ``returns_new_arrays = True`` promises that; the results of all others are copied.
+    """
+    # The class is asked because a VectorWrapper forwards the attributes of the environment that it wraps.
+    return result if getattr(type(env), "returns_new_arrays", False) else copied(result)
 
 
 def numbers(value: Any) -> Iterator[np.ndarray]:

@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrap
 from gymnasium.vector.utils import iterate
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from rql_lightning.envs.transition import copied
+from rql_lightning.envs.transition import copied, unshared
 from rql_lightning.errors import EnvironmentContractError
 
 # Their whole dynamic state is `state`, the step count of TimeLimit and the random generator.
@@ -36,8 +36,23 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
         EnvironmentContractError: at the step where an environment's reward is not one number.
     """
 
+    returns_new_arrays = True
+
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]]) -> None:
-        super().__init__([partial(_with_plain_reward, make) for make in env_fns], autoreset_mode=AutoresetMode.DISABLED)
+        makers = [partial(_with_plain_reward, make) for make in env_fns]
+        # SyncVectorEnv would copy observations with deepcopy, which takes several times as long.
+        super().__init__(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start episodes: all of them, or those of ``options["reset_mask"]``."""
+        return copied(super().reset(seed=seed, options=options))
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step all environments."""
+        observation, reward, terminated, truncated, info = super().step(actions)
+        return copied(observation), reward, terminated, truncated, copied(info)
 
     def get_state(self, indices: None = None) -> dict[str, Any]:
         """Return the state as plain arrays and numbers, from which :meth:`set_state` continues bit for bit.
@@ -76,12 +91,17 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
                 limit._elapsed_steps = state["elapsed_steps"][index]
 
 
-class _PlainReward(gym.RewardWrapper[Any, Any]):
+class _PlainReward(gym.Wrapper[Any, Any, Any, Any]):
     """Rewards as numbers, also those that came as arrays of one, which ``SyncVectorEnv`` does not take."""
 
-    def reward(self, reward: Any) -> float:
-        if isinstance(reward, float):
-            return reward
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        result = self.env.step(action)
+        if isinstance(result[1], float):
+            return result
+        observation, reward, *rest = result
+        return observation, self._number(reward), *rest
+
+    def _number(self, reward: Any) -> float:
         try:
             (number,) = np.asarray(reward, dtype=np.float64).reshape(-1)
         except (TypeError, ValueError):
@@ -124,8 +144,11 @@ class SameStepAutoreset(VectorWrapper):
     ``info["_final_obs"]``.
 
     Args:
-        env: Honours ``reset(options={"reset_mask": …})``.
+        env: Honours ``reset(options={"reset_mask": …})``. What it returns is copied, unless its class sets
+            ``returns_new_arrays = True``.
     """
+
+    returns_new_arrays = True
 
     def __init__(self, env: VectorEnv) -> None:
         super().__init__(env)
@@ -136,9 +159,15 @@ class SameStepAutoreset(VectorWrapper):
         """Metadata of the wrapped environment with this autoreset mode."""
         return {**self.env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
 
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start all episodes."""
+        return unshared(self.env, self.env.reset(seed=seed, options=options))
+
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step all environments, and reset finished ones."""
-        observation, reward, terminated, truncated, info = self.env.step(actions)
+        observation, reward, terminated, truncated, info = unshared(self.env, self.env.step(actions))
         done = terminated | truncated
         if not done.any():
             return observation, reward, terminated, truncated, info
@@ -146,7 +175,7 @@ class SameStepAutoreset(VectorWrapper):
         for index, row in enumerate(iterate(self.observation_space, observation)):
             if done[index]:
                 final_observation[index] = copied(row)
-        observation, new_info = self.env.reset(options={"reset_mask": done})
+        observation, new_info = self.reset(options={"reset_mask": done})
         final = {"final_obs": final_observation, "final_info": _restricted(info, done)}
         info = {**_merged(_restricted(info, ~done), new_info), **final}
         return observation, reward, terminated, truncated, {**info, "_final_obs": done, "_final_info": done.copy()}

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from rql_lightning.envs.bookkeeping import Bookkeeping, reported_success
 from rql_lightning.envs.customization import Customization, RewardName, StepFunction, as_customization
-from rql_lightning.envs.transition import Transition, copied
+from rql_lightning.envs.transition import Transition, copied, unshared
 from rql_lightning.errors import require
 
 
@@ -75,7 +75,8 @@ class VectorCustomizationWrapper(VectorWrapper):
     """Add an add-on reward to a vector environment in ``AutoresetMode.DISABLED``, as TorchRL's ``GymWrapper`` takes it.
 
     Args:
-        env: A ``gymnasium.vector.VectorEnv`` that honours ``reset(options={"reset_mask": …})``.
+        env: A ``gymnasium.vector.VectorEnv`` that honours ``reset(options={"reset_mask": …})``. What it returns is
+            copied, unless its class sets ``returns_new_arrays = True``.
         customization: Customization, or its add-on reward function only, which is called once per environment.
         reward: Which reward :meth:`step` returns.
         omega: Weight ω of the basic reward in ``total``.
@@ -83,6 +84,8 @@ class VectorCustomizationWrapper(VectorWrapper):
     Raises:
         ConfigurationError: for an unknown reward name or another autoreset mode.
     """
+
+    returns_new_arrays = True
 
     def __init__(
         self,
@@ -105,7 +108,7 @@ class VectorCustomizationWrapper(VectorWrapper):
         """Start episodes: all of them, or those of ``options["reset_mask"]``."""
         mask = None if options is None else options.get("reset_mask")
         options = None if options is None else dict(options)  # Gymnasium's SyncVectorEnv takes the mask out of it
-        observation, info = self.env.reset(seed=seed, options=options)
+        observation, info = unshared(self.env, self.env.reset(seed=seed, options=options))
         self._observation = copied(observation)
         self._bookkeeping.reset(mask)
         self._bookkeeping.check_observation(observation)
@@ -116,7 +119,8 @@ class VectorCustomizationWrapper(VectorWrapper):
 
         ``info["_is_success"]`` tells which environments reported their success at this step.
         """
-        next_observation, own_reward, terminated, truncated, info = self.env.step(copied(actions))
+        result = unshared(self.env, self.env.step(copied(actions)))
+        next_observation, own_reward, terminated, truncated, info = result
         following = copied(next_observation)
         transition = (self._observation, actions, following, info)
         reward, entries = self._bookkeeping.step(transition, own_reward, terminated, truncated)

@@ -261,12 +261,27 @@ def test_a_buffer_larger_than_memory_is_refused_and_one_larger_than_what_is_free
 
 @pytest.mark.parametrize(("content", "limit"), [("1000\n", 1000), ("max\n", None), ("", None)])
 def test_the_limit_of_a_container_counts(monkeypatch, tmp_path, content, limit):
-    machine, _ = memory.memory()
+    machine, _ = memory.memory() or pytest.skip("the size of the memory is not reported here")
     (tmp_path / "memory.max").write_text(content)
     monkeypatch.setattr(memory, "_CONTAINER_LIMITS", (str(tmp_path / "memory.max"), str(tmp_path / "missing")))
     total, available = memory.memory()
     assert total == limit if limit else total >= machine
     assert 0 < available <= total
+
+
+def _unknown(name: str) -> int:
+    raise ValueError(f"unrecognized configuration name {name}")
+
+
+@pytest.mark.parametrize("sysconf", [None, _unknown, lambda name: -1], ids=["missing", "unknown name", "no number"])
+def test_nothing_is_checked_where_the_memory_cannot_be_determined(monkeypatch, sysconf):
+    """On Windows, ``os.sysconf`` does not exist."""
+    if sysconf is None:
+        monkeypatch.delattr(memory.os, "sysconf")
+    else:
+        monkeypatch.setattr(memory.os, "sysconf", sysconf)
+    assert memory.memory() is None
+    memory.check_memory(10**15, 1000, 1)
 
 
 def test_a_buffer_of_images_is_measured_in_its_own_type(fit, typed, monkeypatch):
@@ -320,7 +335,8 @@ def test_a_number_type_that_pytorch_does_not_compute_with(collect, place):
 @pytest.mark.parametrize("what", ["observation", "reward"])
 def test_numbers_that_float32_cannot_hold_are_named(collect, what):
     space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
-    with pytest.raises(EnvironmentContractError, match=rf"{what}: found -?1e\+300 in environment 0, expected numbers"):
+    expected = rf"^{what}: found -1e\+300 in environment 0 at step 3 .*, expected .* float32 can hold"
+    with pytest.raises(EnvironmentContractError, match=expected):
         for collection in [collect(space, **{f"late_{what}": -1e300})]:
             for _ in range(2):
                 collection.turn()
@@ -328,6 +344,17 @@ def test_numbers_that_float32_cannot_hold_are_named(collect, what):
     for _ in range(2):
         collection.turn()
     assert bool(collection.replay[:]["next", what].isfinite().all())
+
+
+def test_a_total_reward_that_float32_cannot_hold_is_named(typed):
+    kwargs = {"observation_space": numbers("float32"), "late_reward": -2e38}
+    env = make_vector_env(typed, 4, "total", omega=2.0, env_kwargs=kwargs)
+    collection = Collection(env, Extremes(TWO), 8, 100, 6, seed=0)
+    collection.turn()
+    expected = r"^reward: found -4e\+38 in environment 0, expected numbers that float32 can hold, up to 3\.4e\+38"
+    with pytest.raises(EnvironmentContractError, match=expected):
+        collection.turn()
+    collection.close()
 
 
 # -- closing ---------------------------------------------------------------------------------------------------------

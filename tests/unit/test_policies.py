@@ -79,10 +79,14 @@ def test_log_prob_is_equation_6_and_normalised(omega_prime, alpha_hat, seed):
 
 def test_deterministic_action_is_the_mode_of_equation_6():
     policy, observation = make_policy(omega_prime=1.5), some(200)
-    expected = probabilities(policy, observation).argmax(-1)
-    np.testing.assert_array_equal(policy.act(observation), expected)
+    table = probabilities(policy, observation)
+    second, first = np.sort(table)[:, -2:].T
+    clear = first - second > 1e-5  # rounding decides the others
+    assert clear.mean() > 0.9
+    expected = table.argmax(-1)
+    np.testing.assert_array_equal(policy.act(observation)[clear], expected[clear])
     alone = make_policy(omega_prime=0.0)
-    assert (alone.act(observation) != expected).any(), "the prior has a say"
+    assert (alone.act(observation) != expected)[clear].any(), "the prior has a say"
     assert len(set(expected.tolist())) == ACTIONS
 
 

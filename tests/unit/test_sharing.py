@@ -9,7 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import batch_space
 
 from rql_lightning.envs import (
     Customization,
@@ -24,6 +25,8 @@ from rql_lightning.envs import (
 from rql_lightning.envs.stable_baselines import StableBaselinesVecEnv
 from rql_lightning.envs.transition import copied
 from rql_lightning.envs.vector import SameStepAutoreset
+from rql_lightning.evaluation import run_episodes
+from rql_lightning.policies import Decision
 
 N = 3
 
@@ -206,6 +209,85 @@ def test_same_step_keeps_the_last_observation_apart():
     given, kept = play(env, steps=6)
     assert "final_obs" in given[4][4]
     assert_same(given, kept)
+
+
+class OwnArrays(VectorEnv):
+    """Returns the same arrays from every reset and step: those that it writes its state and results into."""
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
+    customization = Customization(moved)
+    single_observation_space = gym.spaces.Box(-100, 100, (2,), np.float64)
+    single_action_space = gym.spaces.Box(-1, 1, (2,), np.float64)
+
+    def __init__(self) -> None:
+        self.num_envs = N
+        self.observation_space = batch_space(self.single_observation_space, N)
+        self.action_space = batch_space(self.single_action_space, N)
+        self.position, self.steps = np.zeros((N, 2)), np.zeros(N, int)
+        self.info = {"wind": np.zeros(N), "_wind": np.ones(N, bool)}
+        self.reward, self.ends = np.zeros(N), np.zeros((2, N), bool)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None):
+        mask = np.ones(N, bool) if options is None else options["reset_mask"]
+        self.position[mask], self.steps[mask], self.ends[:, mask] = 0.0, 0, False
+        return self.position, self.info
+
+    def step(self, actions):
+        self.position += actions + 1
+        self.steps += 1
+        self.info["wind"] += 1
+        self.reward[:] = self.steps
+        self.ends[0] = self.steps == 4 + np.arange(N)
+        return self.position, self.reward, *self.ends, self.info
+
+
+class Steady:
+    """Acts in the same way everywhere."""
+
+    needs_state = False
+
+    def decide(self, observation: Any, state: Any) -> Decision:
+        return Decision(np.full((N, 2), 0.7), None)
+
+
+@pytest.mark.parametrize("kind", ["customized", "customized SAME_STEP", "SAME_STEP", "sb3"])
+def test_a_vector_environment_may_return_its_own_arrays(kind):
+    env: Any = OwnArrays()
+    if kind.startswith("customized"):
+        env = VectorCustomizationWrapper(env, Customization(moved, vectorized=True))
+    if kind.endswith("SAME_STEP"):
+        env = SameStepAutoreset(env)
+    elif kind == "sb3":
+        env = StableBaselinesVecEnv(env)
+    given = [env.reset()]
+    kept = [copied(given[0])]
+    for _ in range(3 if kind == "customized" else 6):
+        given.append(env.step(np.full((N, 2), 0.7)))
+        kept.append(copied(given[-1]))
+    assert_same(given, kept)
+    if kind != "customized":
+        assert [np.argmax(step[2]) for step in given[4:]] == [0, 1, 2] and all(step[2].sum() == 1 for step in given[4:])
+
+
+def test_recorded_steps_of_a_vector_environment_that_returns_its_own_array():
+    steps = run_episodes(
+        Steady(), VectorCustomizationWrapper(OwnArrays(), Customization(moved)), [0, 1, 2, 3], record=True
+    ).steps
+    np.testing.assert_allclose(steps["next_observation"] - steps["observation"], 1.7)
+    np.testing.assert_allclose(steps["add_on_reward"], 1.7)
+
+
+def test_wrappers_do_not_pass_on_the_promise_of_new_arrays():
+    class Own(gym.vector.VectorWrapper):
+        def step(self, actions):
+            self.observation = getattr(self, "observation", np.zeros(self.observation_space.shape))
+            observation, *rest = self.env.step(actions)
+            self.observation[...] = observation
+            return self.observation, *rest
+
+    inner = VectorCustomizationWrapper(OwnArrays(), Customization(moved))
+    env = VectorCustomizationWrapper(Own(inner), Customization(moved))
+    assert_same(*play(env))
 
 
 def frozen(value: Any) -> Any:

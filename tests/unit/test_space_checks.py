@@ -8,10 +8,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.wrappers import FlattenObservation, TransformAction, TransformObservation
+from gymnasium.wrappers import FlattenObservation, RescaleAction, TransformAction, TransformObservation
 
 from rql_lightning.errors import SpaceMismatchError
-from rql_lightning.spaces import check_continuous, check_discrete
+from rql_lightning.spaces import ActionBounds, check_continuous, check_discrete, observation_scale
 
 BOX, ACTION = spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (1,))
 
@@ -92,6 +92,30 @@ def test_boxes_of_actions_that_are_refused(name):
     assert message.startswith("action space: ") and "gymnasium.wrappers.TransformAction" in message
     assert "RescaleAction" not in message, "which needs finite bounds itself"
     assert_accepted(check_continuous, TransformAction(Of(BOX, space), function, ACTION))
+
+
+NARROW = [([0, 1e8], [1, 1e8 + 1], "0"), ([-1.0, 0.0], [1.0, 1e-46], "0"), ([0, 0], [1e-45, 1], "1.4e-45")]
+
+
+@pytest.mark.parametrize(("low", "high", "difference"), NARROW)
+def test_bounds_of_actions_that_float32_cannot_tell_apart(low, high, difference):
+    space = spaces.Box(np.array(low, np.float64), np.array(high, np.float64), dtype=np.float64)
+    narrow = 0 if difference == "1.4e-45" else 1
+    message = refused(check_continuous, BOX, space)
+    bounds = (
+        f"bounds {np.float64(low[narrow])} and {np.float64(high[narrow])}, whose difference in float32 is {difference},"
+    )
+    assert message.startswith(f"action space: found {bounds} expected at least 2.35e-38 ")
+    assert "gymnasium.wrappers.RescaleAction from -1.0 to 1.0" in message
+    env = RescaleAction(Of(BOX, space), -1.0, 1.0)
+    assert_accepted(check_continuous, env)
+    assert np.isfinite(ActionBounds(env.action_space).log_half_widths)
+
+
+def test_bounds_of_observations_that_float32_cannot_tell_apart_count_as_none():
+    high = np.array([1e-46, 1e-40, 4.0])
+    middle, half_width = observation_scale(spaces.Box(np.zeros(3), high, dtype=np.float64))
+    assert middle.tolist() == [0.0, 0.0, 2.0] and half_width.tolist() == [1.0, 1.0, 2.0]
 
 
 def test_discrete_actions_that_do_not_start_at_0():

@@ -50,6 +50,7 @@ class CompiledVectorEnv(VectorEnv):
 
     model: Model
     vehicles: np.ndarray
+    returns_new_arrays = True
 
     def __init__(
         self,
