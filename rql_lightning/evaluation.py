@@ -25,7 +25,7 @@ class Episodes:
 
     Attributes:
         table: ``[episodes, len(COLUMNS)]``, one row per episode: seed, length in steps, undiscounted basic and add-on
-            return, success in the last step (0 or 1; NaN if the environment does not report it), the task's metric (NaN
+            return, success in the last step (0 or 1; NaN if the last step does not report it), the task's metric (NaN
             if it has none), and KL(policy ‖ prior) summed over the visited states.
         pictured: Samples of the task's pictured quantity, one per step, ``[steps]``.
         steps: With ``record=True``: arrays over all steps, sorted by episode and time.
@@ -40,6 +40,9 @@ class Episodes:
     def summary(self, metric: str | None, omega: float = 1.0) -> dict[str, float | int | None]:
         """Means and standard deviations over episodes, under the names of ``metrics.json``.
 
+        Some environments report success only when it happens. Once any episode has reported an outcome, an episode
+        that ended without one is therefore a failure.
+
         Args:
             metric: Name of the task's metric, or ``None``.
             omega: Weight of the basic return in the total return.
@@ -48,10 +51,10 @@ class Episodes:
             Numbers, which may be infinite or NaN; ``None`` for statistics that are not defined (success, KL).
         """
         column = dict(zip(COLUMNS, self.table.T, strict=True))
-        told = column["success"][~np.isnan(column["success"])]
+        unreported = np.isnan(column["success"])
         result: dict[str, float | int | None] = {
             "episodes": len(self.table),
-            "success_rate": float(told.mean()) if len(told) else None,
+            "success_rate": None if unreported.all() else float(np.where(unreported, 0.0, column["success"]).mean()),
         }
         values = {
             "basic_return": column["basic"],
