@@ -97,7 +97,8 @@ def run_episodes(
         The episodes in the order of ``seeds``.
 
     Raises:
-        EnvironmentContractError: if an episode has not ended after ``max_steps`` steps.
+        EnvironmentContractError: if an episode has not ended after ``max_steps`` steps, or if the decider needs the
+            state of environments whose state cannot be read.
     """
     run = _Run(policy, env, seeds, record, max_steps, name)
     run.finished = finished
@@ -143,7 +144,7 @@ class _Run:
 
     def _step(self, observation: Any, active: np.ndarray) -> Any:
         """One step of every environment; returns the observations to go on from."""
-        decision = self.policy.decide(observation, self.env.get_state() if self.policy.needs_state else None)
+        decision = self.policy.decide(observation, readable_state(self.policy, self.env, self.name))
         following, reward, terminated, truncated, info = self.env.step(decision.action)
         self._account(decision, info)
         if self.env.customization.pictured is not None:
@@ -186,6 +187,28 @@ class _Run:
             self.episode[index], self.waiting = self.waiting, self.waiting + 1
         observation, _ = self.env.reset(seed=self._next_seeds(), options={"reset_mask": done})
         return observation
+
+
+def readable_state(decider: Decider, env: VectorEnv, name: str) -> dict[str, Any] | None:
+    """Return the environments' state for a decider that needs it, otherwise ``None``.
+
+    Args:
+        decider: Decider to which the state is passed.
+        env: Customised vector environment.
+        name: What messages call the environment.
+
+    Raises:
+        EnvironmentContractError: if the state is needed and cannot be read.
+    """
+    if not decider.needs_state:
+        return None
+    try:
+        return env.get_state()
+    except NotImplementedError as error:
+        raise EnvironmentContractError(
+            f"{name}: found an environment whose state cannot be read ({error}), expected one with get_state, which "
+            f"{type(decider).__name__} needs to decide"
+        ) from error
 
 
 def endless_episode(env: str, seed: int, max_steps: int) -> EnvironmentContractError:
