@@ -25,7 +25,7 @@ class Episodes:
 
     Attributes:
         table: ``[episodes, len(COLUMNS)]``, one row per episode: seed, length in steps, undiscounted basic and add-on
-            return, success in the last step (0 or 1; NaN if the environment does not report it), the task's metric (NaN
+            return, success in the last step (0 or 1; NaN if the last step does not report it), the task's metric (NaN
             if it has none), and KL(policy ‖ prior) summed over the visited states.
         pictured: Samples of the task's pictured quantity, one per step, ``[steps]``.
         steps: With ``record=True``: arrays over all steps, sorted by episode and time.
@@ -40,6 +40,9 @@ class Episodes:
     def summary(self, metric: str | None, omega: float = 1.0) -> dict[str, float | int | None]:
         """Means and standard deviations over episodes, under the names of ``metrics.json``.
 
+        Some environments report success only when it happens. Once any episode has reported an outcome, an episode
+        that ended without one is therefore a failure.
+
         Args:
             metric: Name of the task's metric, or ``None``.
             omega: Weight of the basic return in the total return.
@@ -48,10 +51,10 @@ class Episodes:
             Numbers, which may be infinite or NaN; ``None`` for statistics that are not defined (success, KL).
         """
         column = dict(zip(COLUMNS, self.table.T, strict=True))
-        told = column["success"][~np.isnan(column["success"])]
+        unreported = np.isnan(column["success"])
         result: dict[str, float | int | None] = {
             "episodes": len(self.table),
-            "success_rate": float(told.mean()) if len(told) else None,
+            "success_rate": None if unreported.all() else float(np.where(unreported, 0.0, column["success"]).mean()),
         }
         values = {
             "basic_return": column["basic"],
@@ -94,7 +97,8 @@ def run_episodes(
         The episodes in the order of ``seeds``.
 
     Raises:
-        EnvironmentContractError: if an episode has not ended after ``max_steps`` steps.
+        EnvironmentContractError: if an episode has not ended after ``max_steps`` steps, or if the decider needs the
+            state of environments whose state cannot be read.
     """
     run = _Run(policy, env, seeds, record, max_steps, name)
     run.finished = finished
@@ -140,7 +144,7 @@ class _Run:
 
     def _step(self, observation: Any, active: np.ndarray) -> Any:
         """One step of every environment; returns the observations to go on from."""
-        decision = self.policy.decide(observation, self.env.get_state() if self.policy.needs_state else None)
+        decision = self.policy.decide(observation, readable_state(self.policy, self.env, self.name))
         following, reward, terminated, truncated, info = self.env.step(decision.action)
         self._account(decision, info)
         if self.env.customization.pictured is not None:
@@ -183,6 +187,28 @@ class _Run:
             self.episode[index], self.waiting = self.waiting, self.waiting + 1
         observation, _ = self.env.reset(seed=self._next_seeds(), options={"reset_mask": done})
         return observation
+
+
+def readable_state(decider: Decider, env: VectorEnv, name: str) -> dict[str, Any] | None:
+    """Return the environments' state for a decider that needs it, otherwise ``None``.
+
+    Args:
+        decider: Decider to which the state is passed.
+        env: Customised vector environment.
+        name: What messages call the environment.
+
+    Raises:
+        EnvironmentContractError: if the state is needed and cannot be read.
+    """
+    if not decider.needs_state:
+        return None
+    try:
+        return env.get_state()
+    except NotImplementedError as error:
+        raise EnvironmentContractError(
+            f"{name}: found an environment whose state cannot be read ({error}), expected one with get_state, which "
+            f"{type(decider).__name__} needs to decide"
+        ) from error
 
 
 def endless_episode(env: str, seed: int, max_steps: int) -> EnvironmentContractError:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import locale
 import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from jsonargparse import Namespace
+from jsonargparse import Path as ConfigPath
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -39,19 +40,23 @@ from rql_lightning.errors import ConfigurationError, RqlError, require
 from rql_lightning.reporting.console import command, tell
 
 
-class _Parser(LightningArgumentParser):
-    """Lightning's argument parser, which always reads config files as UTF-8."""
+@contextmanager
+def _config_files_as_utf8() -> Iterator[None]:
+    """Read config files, also those that arguments and other config files refer to, as UTF-8 in every locale.
 
-    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        """Parse a config file; paths in it are relative to its folder."""
-        if locale.getpreferredencoding(False).lower().replace("-", "") == "utf8":
-            return super().parse_path(path, *args, **kwargs)
-        file, before = Path(path).resolve(), Path.cwd()
-        os.chdir(file.parent)
-        try:
-            return self.parse_string(file.read_text(encoding="utf-8"), file.name, *args, **kwargs)
-        finally:
-            os.chdir(before)
+    All files that jsonargparse reads, it reads by this method, in the encoding of the locale.
+    """
+    original = ConfigPath.read_text
+
+    def read_text(self: ConfigPath) -> str:
+        file = Path(self.absolute)
+        return file.read_text(encoding="utf-8") if file.exists() else original(self)  # a URL or the standard input
+
+    ConfigPath.read_text = read_text  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ConfigPath.read_text = original  # type: ignore[method-assign]
 
 
 class _SaveConfig(SaveConfigCallback):
@@ -80,6 +85,11 @@ class CommandLine(LightningCLI):
         """The subcommand that is asked for alone, as a parser takes a second to build; all where none is named."""
         known = super().subcommands()
         return {name: known[name] for name in known if self._first_word not in known or name == self._first_word}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the arguments and the config files that they name, which are UTF-8."""
+        with _config_files_as_utf8():
+            super().parse_arguments(parser, args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the arguments other than trainer, model and data."""
@@ -222,7 +232,6 @@ def _command_line(args: ArgsType) -> CommandLine:
         datamodule_class=ReplayDataModule,
         subclass_mode_model=True,
         save_config_callback=_SaveConfig,
-        parser_class=_Parser,
         seed_everything_default=0,
         trainer_defaults={
             "default_root_dir": "runs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ class Lifecycle(pl.LightningModule):
         updates: Updates made so far.
         allowed_rewards: Values of ``data.reward`` that the algorithm may learn from.
         needs_checkpoint: Whether ``test``, ``validate`` and ``predict`` require a checkpoint.
+        arguments: Arguments of the constructors of the class and its parents by name, for loggers; where several take
+            the same name, the value that the most derived one got.
         train_seconds: Wall-clock seconds from the start of training to the last update, including the evaluations in
             between, added up over all parts of a resumed run.
     """
@@ -43,6 +46,7 @@ class Lifecycle(pl.LightningModule):
     needs_checkpoint = True
 
     def __init__(self) -> None:
+        self.arguments = _constructor_arguments(self)
         super().__init__()
         self.automatic_optimization = False
         self.frames, self.updates, self.train_seconds = 0, 0, 0.0
@@ -158,6 +162,19 @@ class Lifecycle(pl.LightningModule):
         self.frames, self.updates = about["frames"], about["updates"]
         self.train_seconds = about["train_seconds"]
         self.data.on_load_checkpoint(checkpoint)
+
+
+def _constructor_arguments(instance: Any) -> dict[str, Any]:
+    """Return the arguments of the running constructors of an instance, each of which calls the next one's."""
+    arguments: dict[str, Any] = {}
+    frame = inspect.currentframe()
+    while (frame := frame.f_back if frame else None) is not None and frame.f_code.co_name == "__init__":
+        code = frame.f_code
+        first, *names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] or ("",)
+        if frame.f_locals.get(first) is not instance:
+            break
+        arguments |= {name: frame.f_locals[name] for name in names}
+    return arguments
 
 
 def _held(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -60,14 +60,23 @@ class EvaluationCallback(pl.Callback):
         self.max_episode_steps = max_episode_steps
         quieten()  # here, because Lightning speaks when the trainer is created
         self.history: list[dict[str, Any]] = []
+        self._forget_prior()
+
+    def _forget_prior(self) -> None:
         self.prior_summary: dict[str, Any] | None = None
         self._prior_pictured = np.empty(0)
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------------
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Determine the run's folder, together on all ranks."""
+        """Determine the run's folder, together on all ranks, and forget earlier runs with this callback.
+
+        A resumed run loads its learning curves later (:meth:`load_state_dict`).
+        """
         quieten()
+        self._forget_prior()
+        if stage == "fit":
+            self.history = []
         run_folder(trainer)
         self._dry_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 

@@ -7,29 +7,51 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+
+from rql_lightning.priors import Prior
 
 
 def settings(trainer: pl.Trainer) -> dict[str, Any]:
     """Return the constructor arguments of the algorithm and the data module that are plain values or lists of them.
 
     Returns:
-        Values by ``model/<name>`` and ``data/<name>``; ``model/class`` is the algorithm.
+        Values by ``model/<name>`` and ``data/<name>``, those of a dictionary by ``data/<name>/<key>``; ``model/class``
+        is the algorithm, ``model/prior`` the origin of the prior, and ``seed`` the seed of the run.
     """
-    owners = {"model": trainer.lightning_module, "data": trainer.datamodule}  # type: ignore[attr-defined]
-    flat: dict[str, Any] = {"model/class": type(trainer.lightning_module).__name__}
-    for section, owner in owners.items():
-        flat |= {f"{section}/{name}": value for name, value in _arguments(owner).items()}
-    return flat
+    algorithm: Any = trainer.lightning_module
+    sections = {"model": _named(algorithm), "data": _named(trainer.datamodule)}  # type: ignore[attr-defined]
+    flat = {"model/class": type(algorithm).__name__, "seed": torch.initial_seed()}
+    return flat | {key: _plain(value) for key, value in _flat(sections).items() if _is_plain(value)}
 
 
-def _arguments(owner: Any) -> dict[str, Any]:
+def _named(owner: Any) -> dict[str, Any]:
+    """Arguments by name as they were given; attributes of the same name for those not recorded, or replaced if null."""
     names: dict[str, None] = {}
     for parent in type(owner).__mro__:
         if "__init__" in vars(parent):
             names |= dict.fromkeys(inspect.signature(parent).parameters)
-    values = {name: vars(owner).get(name) for name in names}
-    return {name: _plain(value) for name, value in values.items() if _is_plain(value)}
+    given = getattr(owner, "arguments", {})
+    return {name: vars(owner).get(name) if given.get(name) is None else given[name] for name in names}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one, with priors as their origins."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}/")
+        else:
+            flat[f"{prefix}{name}"] = _origin(value) if isinstance(value, Prior) else value
+    return flat
+
+
+def _origin(prior: Prior) -> str:
+    try:
+        return prior.origin().removeprefix("prior ")
+    except NotImplementedError:
+        return type(prior).__name__
 
 
 def _is_plain(value: Any) -> bool:

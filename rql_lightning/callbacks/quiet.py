@@ -12,6 +12,7 @@ _HARMLESS = (
     "predict returned None.*",  # trajectories go to files
     "torch.distributed.nn.functional.all_gather is deprecated.*",  # Lightning's use of PyTorch
     "The number of training batches .* is smaller than the logging interval.*",  # a batch is many updates
+    "You're resuming from a checkpoint that ended before the epoch ended.*",  # the data module resumes exactly
 )
 
 

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.trainer.connectors.signal_connector import _get_sigkill_signal
+from pytorch_lightning.trainer.states import TrainerStatus
 
 from rql_lightning.callbacks.signals import Stopped
 from rql_lightning.errors import OutputError
@@ -90,7 +91,8 @@ def run_folder(trainer: pl.Trainer) -> Path:
 
     The command line reserves the folder. In Python, it is the folder of the trainer's TensorBoardLogger or CSVLogger,
     or ``<that folder>_<n>`` if another run was trained into that folder. With other loggers, or none, it is
-    ``<default_root_dir>/<task>/<algorithm>/version_<n>``.
+    ``<default_root_dir>/<task>/<algorithm>/version_<n>``. Every ``fit`` of a trainer has a new folder, in which its
+    other commands stay until the next ``fit``.
 
     Raises:
         OutputError: If the folder cannot be written.
@@ -114,12 +116,19 @@ def report_failure(trainer: pl.Trainer, stage: str, error: Exception) -> None:
 def _attached(trainer: pl.Trainer) -> RunFolder:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RunFolder):
+            if _fitting(trainer) and not callback.open:
+                callback.replace(_reserve_for(trainer) if trainer.is_global_zero else None)
             callback.share(trainer)
             return callback
     own = RunFolder(_reserve_for(trainer) if trainer.is_global_zero else None)
+    own.open = _fitting(trainer)
     own.share(trainer)
     trainer.callbacks.append(own)  # type: ignore[attr-defined]
     return own
+
+
+def _fitting(trainer: pl.Trainer) -> bool:
+    return trainer.state.fn == "fit" and trainer.state.status == TrainerStatus.RUNNING
 
 
 def _reserve_for(trainer: pl.Trainer) -> Path:
@@ -159,10 +168,17 @@ class RunFolder(pl.Callback):
     Args:
         path: The folder, on rank 0; other ranks are told it.
         reserved: Whether it was created for this run: then it goes again if the run is refused before it starts.
+
+    Attributes:
+        open: Whether it is the folder of the running or the next ``fit``, rather than that of an earlier run.
     """
 
     def __init__(self, path: Path | None, reserved: bool = False) -> None:
-        self._path, self._reserved, self._shared = path, reserved, False
+        self.replace(path, reserved)
+
+    def replace(self, path: Path | None, reserved: bool = False) -> None:
+        """Use another folder, for a further run of the same trainer."""
+        self._path, self._reserved, self._shared, self.open = path, reserved, False, True
         self.failures: list[str] = []
 
     @property
@@ -180,9 +196,15 @@ class RunFolder(pl.Callback):
         """Broadcast the folder to all ranks."""
         self.share(trainer)
 
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the folder to this run; a further ``fit`` has another."""
+        if stage == "fit":
+            self.open = False
+
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """End the other ranks that would wait for this process, which Lightning does on Ctrl-C alone."""
         self.release()
+        self.open = self.open and trainer.state.fn != "fit"
         launcher: Any = trainer.strategy.launcher
         if isinstance(exception, Stopped) and isinstance(launcher, _SubprocessScriptLauncher):
             launcher.kill(_get_sigkill_signal())

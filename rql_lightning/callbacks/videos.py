@@ -71,8 +71,9 @@ class VideoCallback(pl.Callback):
         prior = pl_module.policy.prior
         deciders: dict[str, Decider] = {} if prior is None or not prior.can_act else {"prior": prior}
         deciders["policy"] = pl_module.decider
+        every_step = any(decider.needs_state for decider in deciders.values())
         recordings = {
-            name: record_frames(decider, data.env, seed, self.max_steps, data.env_kwargs)
+            name: record_frames(decider, data.env, seed, self.max_steps, data.env_kwargs, every_step)
             for name, decider in deciders.items()
         }
         pictures = side_by_side({name: frames for name, (frames, _) in recordings.items()}, scale=self.scale)

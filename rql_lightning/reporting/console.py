@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import os
 import sys
@@ -49,12 +50,15 @@ def _plain(character: str) -> str:
 codecs.register_error(DEGRADE, degrade)
 
 
+_GONE = (errno.EPIPE, errno.ENOSPC, errno.EBADF)  # a closed pipe, a full disk, a closed file
+
+
 class SafeStream(io.TextIOBase):
     """A text stream that writes to another: it replaces characters the other cannot encode and ignores write errors.
 
     Args:
-        target: Stream to write to. After it is closed, or its pipe is, all further output to it is discarded, including
-            the output of other code.
+        target: Stream to write to. After it or its pipe is closed, or its disk is full, all further output to it is
+            discarded, including the output of other code.
     """
 
     def __init__(self, target: TextIO) -> None:
@@ -92,8 +96,11 @@ class SafeStream(io.TextIOBase):
     def _attempt(self, method: str, *arguments: Any) -> Any:
         try:
             return getattr(self._target, method)(*arguments)
-        except (OSError, ValueError):  # a closed pipe, a full disk; a closed file
-            self._drop()
+        except RuntimeError:  # a signal handler prints while this thread is writing ("reentrant call")
+            return None
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) or error.errno in _GONE:
+                self._drop()
             return None
 
     def _drop(self) -> None:

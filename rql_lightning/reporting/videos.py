@@ -9,9 +9,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import VectorEnv
 from PIL import Image, ImageDraw
 
+from rql_lightning.envs import make_vector_env
 from rql_lightning.errors import EnvironmentContractError, RqlError
+from rql_lightning.evaluation import readable_state
 from rql_lightning.policies import Decider
 from rql_lightning.spaces import as_elements
 
@@ -40,7 +43,12 @@ def check_renders(env_id: str, env_kwargs: dict[str, Any] | None = None) -> None
 
 
 def record_frames(
-    policy: Decider, env: str, seed: int, steps: int | None = None, env_kwargs: dict[str, Any] | None = None
+    policy: Decider,
+    env: str,
+    seed: int,
+    steps: int | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    every_step: bool = False,
 ) -> tuple[list[np.ndarray], float]:
     """Render one episode of the deterministic policy.
 
@@ -50,14 +58,19 @@ def record_frames(
         seed: Seed of the episode.
         steps: Largest number of steps; ``None`` for 2,000, as all pictures are held in memory.
         env_kwargs: Further arguments of the environment.
+        every_step: One frame per step, as of a policy that needs the environment's state.
 
     Returns:
         Frames ``[height, width, 3]``, and how many of them make a second. highway-env also shows what happens between
-        two actions.
+        two actions, unless ``every_step`` or the policy needs the environment's state.
 
     Raises:
-        EnvironmentContractError: if the environment renders no pictures.
+        EnvironmentContractError: if the environment renders no pictures, or if the policy needs its state and the
+            state cannot be read.
     """
+    limit = MOST_STEPS if steps is None else steps
+    if every_step or policy.needs_state:
+        return _record_vector(policy, env, seed, limit, env_kwargs)
     environment = _make(env, env_kwargs)
     frames = _Frames(environment, env)
     if hasattr(environment.unwrapped, "set_record_video_wrapper"):
@@ -65,14 +78,34 @@ def record_frames(
     try:
         observation, _ = environment.reset(seed=seed)
         frames._capture_frame()
-        for _ in range(MOST_STEPS if steps is None else steps):
-            state = environment.get_wrapper_attr("get_state")() if policy.needs_state else None
-            action = policy.decide(np.asarray(observation)[np.newaxis], state).action[0]
+        for _ in range(limit):
+            action = policy.decide(np.asarray(observation)[np.newaxis]).action[0]
             observation, _, terminated, truncated, _ = environment.step(_element(environment.action_space, action))
             frames._capture_frame()
             if terminated or truncated:
                 break
         return frames.pictures, float(environment.unwrapped.metadata.get("render_fps", 30))
+    finally:
+        environment.close()
+
+
+def _record_vector(
+    policy: Decider, env: str, seed: int, steps: int, env_kwargs: dict[str, Any] | None
+) -> tuple[list[np.ndarray], float]:
+    """Render one episode in a vector environment of one, because single environments have no state to read."""
+    with _one_line(env):
+        environment = make_vector_env(env, 1, "basic", env_kwargs={**(env_kwargs or {}), "render_mode": "rgb_array"})
+    frames = _Frames(environment, env)
+    try:
+        observation, _ = environment.reset(seed=[seed])
+        frames._capture_frame()
+        for _ in range(steps):
+            decision = policy.decide(observation, readable_state(policy, environment, env))
+            observation, _, terminated, truncated, _ = environment.step(decision.action)
+            frames._capture_frame()
+            if terminated[0] or truncated[0]:
+                break
+        return frames.pictures, float(environment.metadata.get("render_fps", 30))
     finally:
         environment.close()
 
@@ -110,12 +143,14 @@ class _Frames:
 
     frames_per_sec: float
 
-    def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
+    def __init__(self, env: gym.Env[Any, Any] | VectorEnv, name: str) -> None:
         self.env, self.name, self.pictures = env, name, list[np.ndarray]()
 
     def _capture_frame(self) -> None:
         with _one_line(self.name):
             picture = self.env.render()
+        if isinstance(self.env, VectorEnv) and isinstance(picture, tuple):
+            (picture,) = picture
         if not isinstance(picture, np.ndarray):
             raise _not_filmed(self.name, f"a {type(picture).__name__}")
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:

@@ -138,18 +138,28 @@ LATIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 def test_config_files_are_utf_8_whatever_the_locale(run, tmp_path):
-    """Read by one process, printed, and read again by another."""
+    """Read by one process, also where arguments and other files name them, printed, and read again by another."""
     config = tmp_path / "ω′.yaml"
     text = CONFIG.read_text(encoding="utf-8").replace("rql_lightning/CartPole-v0", "Größe/Δ-v0")
     config.write_text(f"# ω′ = α̂\n{text}", encoding="utf-8")
     command = [sys.executable, "-m", "rql_lightning.train"]
-    arguments = ["--config", os.fsencode(config), "--print_config"]
-    printed = subprocess.run([*command, "fit", *arguments], env={**os.environ, **LATIN}, capture_output=True)
+    (tmp_path / "data.yaml").write_text("add_on_reward: wünsche.mitte\n", encoding="utf-8")
+    model = "class_path: ResidualSoftQLearning\ninit_args:\n  gamma: 0.5\n  prior: prior.yaml\n"
+    (tmp_path / "model.yaml").write_text(f"# ω′\n{model}", encoding="utf-8")
+    prior = "class_path: rql_lightning.priors.CheckpointPrior\ninit_args:\n  path: pretrained:cartpole-rl\n"
+    (tmp_path / "prior.yaml").write_text(f"# π\n{prior}", encoding="utf-8")
+    arguments = ["--config", os.fsencode(config), "--model=model.yaml", "--data=data.yaml", "--print_config"]
+    here = {"env": {**os.environ, **LATIN}, "capture_output": True, "cwd": tmp_path}
+    printed = subprocess.run([*command, "fit", *arguments], **here)
     assert printed.returncode == 0, printed.stderr
-    assert yaml.safe_load(printed.stdout.decode("utf-8"))["data"]["env"] == "Größe/Δ-v0"
+    content = yaml.safe_load(printed.stdout.decode("utf-8"))
+    assert content["data"]["env"] == "Größe/Δ-v0" and content["data"]["add_on_reward"] == "wünsche.mitte"
+    model_arguments = content["model"]["init_args"]
+    assert model_arguments["gamma"] == 0.5
+    assert model_arguments["prior"]["init_args"]["path"] == "pretrained:cartpole-rl"
     config.write_bytes(printed.stdout)
     command += ["fit", "--config", os.fsencode(config)]
-    again = subprocess.run(command, env={**os.environ, **LATIN}, capture_output=True, cwd=tmp_path)
+    again = subprocess.run(command, **here)
     assert again.returncode == 2 and b"Traceback" not in again.stderr
     assert again.stderr.startswith(b"error: runs/delta/residual_soft_q: found a name with 'delta'")
 

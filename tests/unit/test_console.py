@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
@@ -87,6 +88,87 @@ def test_a_closed_stream(monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     print_line("a")
     assert not SafeStream(stream).isatty()
+
+
+class Interrupted(io.RawIOBase):
+    """A signal handler prints while the stream is being written to."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: Any) -> int:
+        if not self.written:
+            tell("from the handler")
+        self.written.append(bytes(text))
+        return len(text)
+
+
+def test_a_handler_that_prints_within_a_write(monkeypatch):
+    raw = Interrupted()
+    stream = io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", write_through=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    for line in ("first", "second"):
+        tell(line)
+        stream.flush()
+    screen = b"".join(raw.written).decode()
+    assert screen.startswith("first\n") and screen.endswith("second\n")
+
+
+@pytest.fixture
+def pipe():
+    """A pipe that does not block: the end to read from, and a stream to write to."""
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    stream = os.fdopen(writer, "w", encoding="utf-8")
+    yield reader, stream
+    os.set_blocking(writer, True)
+    os.close(reader)
+    SafeStream(stream).flush()
+    stream.close()
+
+
+def drained(reader: int) -> bytes:
+    """All that the pipe holds."""
+    content = b""
+    try:
+        while part := os.read(reader, 1 << 20):
+            content += part
+    except BlockingIOError:
+        pass
+    return content
+
+
+def test_a_full_pipe_is_written_to_again_once_it_is_read(pipe):
+    reader, stream = pipe
+    safe = SafeStream(stream)
+    for _ in range(5):
+        safe.write("x" * 100_000)
+        safe.flush()
+    assert set(drained(reader)) == {ord("x")}
+    safe.write("the end")
+    safe.flush()
+    assert drained(reader).endswith(b"the end")
+
+
+@pytest.mark.parametrize(
+    ("number", "gone"), [(errno.EPIPE, True), (errno.ENOSPC, True), (errno.EAGAIN, False), (errno.EINTR, False)]
+)
+def test_a_stream_is_dropped_if_it_can_never_be_written_again(pipe, monkeypatch, number, gone):
+    reader, stream = pipe
+
+    class Failing:
+        fileno = stream.fileno
+
+        def write(self, text: str) -> int:
+            raise OSError(number, os.strerror(number))
+
+    SafeStream(Failing()).write("lost")
+    os.write(stream.fileno(), b"afterwards")
+    assert drained(reader) == (b"" if gone else b"afterwards")
 
 
 PIPED = """

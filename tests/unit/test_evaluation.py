@@ -175,7 +175,7 @@ def test_summary_of_a_table_by_hand():
 
 
 class ReportsAtTheEnd(gym.Env[Any, Any]):
-    """Episodes of 1 to 5 steps; even seeds tell success when they end, in between nobody says anything."""
+    """Episodes of 1 to 5 steps; even seeds report success when they end, and nothing is reported otherwise."""
 
     observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -192,17 +192,23 @@ class ReportsAtTheEnd(gym.Env[Any, Any]):
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 3, 11])
-def test_success_is_what_each_episode_told(policy, movement, register, num_envs):
-    """A vector environment fills up with False what some of its environments do not say."""
+def test_an_episode_without_a_report_is_a_failure_once_another_reported(policy, movement, register, num_envs):
+    """Whichever environments run beside each other, and on whichever rank the episodes ran."""
     gym.register("tests/ReportsAtTheEnd-v0", ReportsAtTheEnd)
     try:
         env = make_vector_env(register("tests/ReportsAtTheEnd-v0", movement), num_envs, "basic")
         episodes = run_episodes(policy, env, SEEDS)
+        silent = run_episodes(policy, env, SEEDS[1::2])
     finally:
         gym.registry.pop("tests/ReportsAtTheEnd-v0")
     expected = [1.0 if seed % 2 == 0 else np.nan for seed in SEEDS]
     np.testing.assert_array_equal(episodes.table[:, COLUMNS.index("success")], expected)
-    assert episodes.summary(None)["success_rate"] == 1.0
+    assert episodes.summary(None)["success_rate"] == pytest.approx(6 / 11)
+    assert silent.summary(None)["success_rate"] is None
+    ranks = [Episodes(episodes.table[rank::2], np.empty(0)) for rank in range(2)]
+    assert [rank.summary(None)["success_rate"] for rank in ranks] == [1.0, None]
+    gathered = Episodes(np.concatenate([rank.table for rank in ranks]), np.empty(0))
+    assert gathered.summary(None)["success_rate"] == pytest.approx(6 / 11)
 
 
 class Endless(ReportsAtTheEnd):

@@ -8,7 +8,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from rql_lightning.envs import make_vector_env
 from rql_lightning.errors import EnvironmentContractError
+from rql_lightning.evaluation import run_episodes
 from rql_lightning.policies import Decision
 from rql_lightning.reporting.videos import check_renders, record_frames
 
@@ -113,6 +115,61 @@ def test_constructors_that_take_no_render_mode():
 @pytest.mark.parametrize("id", ["CartPole-v1", "rql_lightning/Parking-v0", "rql_lightning/MountainCarContinuous-v0"])
 def test_what_renders_is_accepted(id):
     assert check_renders(id) is None
+
+
+class Planner:
+    """Needs the environment's state to decide."""
+
+    needs_state = True
+
+    def __init__(self, action: Any) -> None:
+        self.action = action
+
+    def decide(self, observation: Any, state: Any = None) -> Decision:
+        assert (state["observation"] == observation).all() and len(observation) == 1
+        return Decision(self.action(observation))
+
+
+class Twin(Planner):
+    """Decides the same without the state."""
+
+    needs_state = False
+
+    def decide(self, observation: Any, state: Any = None) -> Decision:
+        return Decision(self.action(observation))
+
+
+UPRIGHT = lambda observation: (observation[:, 2] > 0).astype(np.int64)  # noqa: E731
+FILMED = [
+    ("CartPole-v1", {}, UPRIGHT, 1),
+    ("rql_lightning/CartPole-v0", {"max_episode_steps": 3}, UPRIGHT, 1),
+    ("rql_lightning/Highway-v0", {}, lambda _: np.ones(1, np.int64), 5),
+    ("rql_lightning/Parking-v0", {}, lambda _: np.full((1, 2), 0.3, np.float32), 3),
+]
+
+
+@pytest.mark.parametrize(("id", "kwargs", "action", "per_step"), FILMED)
+def test_what_needs_the_state_is_filmed_with_one_picture_per_step(id, kwargs, action, per_step):
+    frames, rate = record_frames(Planner(action), id, seed=3, steps=4, env_kwargs=kwargs)
+    others, other_rate = record_frames(Twin(action), id, seed=3, steps=4, env_kwargs=kwargs)
+    assert len(frames) == 1 + kwargs.get("max_episode_steps", 4) and other_rate == per_step * rate
+    assert len(others) == 1 + per_step * (len(frames) - 1)
+    for frame, other in zip(frames, others[::per_step], strict=True):
+        assert (frame != other).any(axis=2).mean() < (1e-9 if per_step == 1 else 1e-3), "but for a few pixels' rounding"
+    again, _ = record_frames(Twin(action), id, seed=3, steps=4, env_kwargs=kwargs, every_step=True)
+    np.testing.assert_array_equal(again, frames)
+
+
+def test_a_state_that_cannot_be_read_is_one_line():
+    for call in (
+        lambda: record_frames(Planner(lambda _: None), ID, seed=0, env_kwargs={"rendered": PICTURE.copy()}),
+        lambda: run_episodes(Planner(lambda _: None), make_vector_env(ID, 2, "basic"), [0], name=ID),
+    ):
+        with pytest.raises(EnvironmentContractError) as raised:
+            call()
+        message = str(raised.value)
+        assert message.startswith(f"{ID}: found an environment whose state cannot be read (the state of Filmed")
+        assert "\n" not in message and "expected one with get_state, which Planner needs" in message
 
 
 @pytest.mark.parametrize(("steps", "length"), [(0, 1), (5, 6), (None, 2_001)])
