@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from rql_lightning.errors import CheckpointError, RqlError, require
 from rql_lightning.loading import described_encoder, with_encoders
+from rql_lightning.policies import Policy
 from rql_lightning.spaces import check_same, space_from_data
 
-if TYPE_CHECKING:
-    from rql_lightning.algorithms.lifecycle import Lifecycle
 
 COMPARED_OTHERWISE = {"observation_space", "action_space", "encoder", "prior"}
 
 
-def adapt_checkpoint(checkpoint: dict[str, Any], algorithm: Lifecycle, path: str, fitting: bool) -> None:
+class Built(Protocol):
+    """An algorithm that has been built for the config."""
+
+    policy: Policy
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all weights."""
+
+
+def adapt_checkpoint(checkpoint: dict[str, Any], algorithm: Built, path: str, fitting: bool) -> None:
     """Refuse a checkpoint of another task or algorithm, and reduce it to the entries that this algorithm restores.
 
     Args:
@@ -50,7 +58,7 @@ def adapt_checkpoint(checkpoint: dict[str, Any], algorithm: Lifecycle, path: str
     _check_weights(checkpoint["state_dict"], algorithm, path)
 
 
-def _check_description(about: dict[str, Any], algorithm: Lifecycle, path: str) -> None:
+def _check_description(about: dict[str, Any], algorithm: Built, path: str) -> None:
     """Check that algorithm, task, spaces and networks are those of the config."""
     policy = algorithm.policy
     if about["algorithm"] != type(algorithm).__name__:
@@ -92,7 +100,7 @@ def _named(prior: dict[str, Any] | None) -> str:
     return "none" if prior is None else f"{prior['kind']} {prior.get('log_prob') or prior.get('path')}"
 
 
-def _check_weights(found: dict[str, Any], algorithm: Lifecycle, path: str) -> None:
+def _check_weights(found: dict[str, Any], algorithm: Built, path: str) -> None:
     """Check that every weight is present with its shape, and that the frozen prior's weights equal model.prior's."""
     weights = algorithm.state_dict()
     if found.keys() - weights.keys():
