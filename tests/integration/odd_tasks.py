@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -21,17 +22,40 @@ class Unrenderable(CartPoleEnv):
         super().__init__()
 
 
+class Watched(CartPoleEnv):
+    """Writes a file at the first step of an episode whose seed is 1,000,001: in an evaluation of several episodes."""
+
+    def __init__(self, stepped: str) -> None:
+        super().__init__()
+        self.stepped, self.watched = stepped, False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.watched = seed == 1_000_001
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        if self.watched:
+            Path(self.stepped).touch()
+        return super().step(action)
+
+
 class Endless(gym.Env[Any, Any]):
-    """Never ends an episode."""
+    """Never ends an episode; its first step writes a file, if it is given one."""
 
     observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
     action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, stepped: str | None = None) -> None:
+        self.stepped = stepped
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
         return np.zeros(4, np.float32), {}
 
     def step(self, action: Any) -> Any:
+        if self.stepped is not None:
+            Path(self.stepped).touch()
+            self.stepped = None
         return np.zeros(4, np.float32), 0.0, False, False, {}
 
 
@@ -61,4 +85,5 @@ class Untrained(SoftQLearning):
 
 
 gym.register("odd/Unrenderable-v0", Unrenderable, max_episode_steps=50)
+gym.register("odd/Watched-v0", Watched, max_episode_steps=500)
 gym.register("odd/Endless-v0", Endless)

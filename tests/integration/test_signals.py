@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,20 @@ from rql_lightning.checkpoints import read_checkpoint
 
 PLAIN = str(Path(__file__).parents[2] / "configs/cartpole/rl_prior.yaml")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-LONG = ["--evaluation.episodes=100_000", "--evaluation.max_envs=2"]
+LONG = ["--evaluation.episodes=100_000", "--evaluation.max_envs=2", "--data.env=odd_tasks:odd/Watched-v0"]
 
 
-def stop(command: list[str], number: signal.Signals, ready: Callable[[], bool]) -> tuple[int, str]:
-    """Run a command, send it a signal when it is ready, and wait for it; exit code and screen."""
+def stop(command: list[str], number: signal.Signals, sign: Path) -> tuple[int, str]:
+    """Run a command, send it a signal once it has written a file, and wait for it; exit code and screen."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     words = [sys.executable, "-m", "rql_lightning.train", *command]
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen(words, text=True, env=environment, **pipes)
     deadline = time.monotonic() + 120
-    while not ready():
+    while not sign.is_file():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(1.0)
     process.send_signal(number)
     try:
         screen, _ = process.communicate(timeout=60)
@@ -49,44 +47,40 @@ def test_during_training_the_batch_ends_and_is_saved(run, number):
         "--evaluation.episodes_during_fit=1",
         "--evaluation.every_n_frames=2048",
     ]
-    code, screen = stop(
-        run.arguments("fit", *flags, config=PLAIN), number, run_folder_has(run, "checkpoints/last.ckpt")
-    )
     path = run.folder(what="rl_prior") / "checkpoints/last.ckpt"
+    code, screen = stop(run.arguments("fit", *flags, config=PLAIN), number, path)
     frames = read_checkpoint(path)["rql_lightning"]["frames"]
     assert code == CODES[number] and f"{frames:,} frames saved; to go on: --ckpt_path {path}" in screen
     assert "Stopping after this training batch" in screen or frames % 2048 == 0
     assert not (path.parents[1] / "metrics.json").exists()
-    run("fit", f"--ckpt_path={path}", f"--data.total_frames={frames + 64}", config=PLAIN)
+    if number == signal.SIGTERM:  # the checkpoint is the same whichever signal it was
+        run("fit", f"--ckpt_path={path}", f"--data.total_frames={frames + 64}", config=PLAIN)
 
 
-def run_folder_has(run: Any, name: str) -> Callable[[], bool]:
-    return (run.folder(what="rl_prior") / name).is_file
-
-
-def test_during_the_closing_evaluation_it_stops_at_once_with_the_checkpoint_saved(run):
+def test_during_the_closing_evaluation_it_stops_at_once_with_the_checkpoint_saved(run, tmp_path):
+    sign = tmp_path / "evaluating"
     flags = ["--data.total_frames=256", "--evaluation.episodes_during_fit=1", *LONG]
-    command = run.arguments("fit", *flags, config=PLAIN)
-    code, screen = stop(command, signal.SIGINT, run_folder_has(run, "checkpoints/last.ckpt"))
+    command = run.arguments("fit", *flags, f"--data.env_kwargs={{stepped: {sign}}}", config=PLAIN)
+    code, screen = stop(command, signal.SIGINT, sign)
     assert code == 130 and "stopped by SIGINT" in screen and "Stopping after" not in screen
-    folder = run.folder(what="rl_prior")
+    folder = run.root / "watched/rl_prior/version_0"
     assert read_checkpoint(folder / "checkpoints/last.ckpt")["rql_lightning"]["frames"] == 256
     assert len(list((folder / "checkpoints").glob("replay-*.pt"))) == 1
 
 
 @pytest.mark.parametrize(("command", "number"), [("test", signal.SIGTERM), ("predict", signal.SIGINT)])
-def test_other_commands_stop_with_one_line(run, command, number):
-    flags = ["--model=odd_tasks.Untrained", "--data.reward=basic", "--run_name=rl_prior", *LONG]
-    ready = (run.folder(what="rl_prior") / ".reserved").is_file
-    code, screen = stop(run.arguments(command, *flags, config=PLAIN), number, lambda: ready() and not time.sleep(3))
+def test_other_commands_stop_with_one_line(run, tmp_path, command, number):
+    sign = tmp_path / "evaluating"
+    flags = ["--model=odd_tasks.Untrained", "--data.reward=basic", *LONG, f"--data.env_kwargs={{stepped: {sign}}}"]
+    code, screen = stop(run.arguments(command, *flags, config=PLAIN), number, sign)
     assert (code, screen.splitlines()) == (CODES[number], [f"stopped by {number.name}"])
 
 
-def test_an_environment_that_never_ends_an_episode_does_not_hold_a_signal_up(run):
+def test_an_environment_that_never_ends_an_episode_does_not_hold_a_signal_up(run, tmp_path):
+    sign = tmp_path / "evaluating"
     command = run.arguments("fit", "--data.env=odd_tasks:odd/Endless-v0", config=PLAIN)
-    command += ["--evaluation.max_episode_steps=1_000_000_000"]
-    ready = (run.root / "endless/rl_prior/version_0/config.yaml").is_file
-    code, screen = stop(command, signal.SIGTERM, lambda: ready() and not time.sleep(2))
+    command += ["--evaluation.max_episode_steps=1_000_000_000", f"--data.env_kwargs={{stepped: {sign}}}"]
+    code, screen = stop(command, signal.SIGTERM, sign)
     assert (code, screen.splitlines()[-1]) == (143, "stopped by SIGTERM")
 
 
