@@ -60,7 +60,7 @@ class FrameCheckpoint(Checkpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Determine the run's folder, together on all ranks."""
         if stage == "fit":
-            self._folder = run_folder(trainer) / "checkpoints"
+            self._folder, self._saved_frames = run_folder(trainer) / "checkpoints", -1
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the signal handlers, which let the current batch finish, save and stop."""
