@@ -11,7 +11,6 @@ from rql_lightning.loading import described_encoder, with_encoders
 from rql_lightning.policies import Policy
 from rql_lightning.spaces import check_same, space_from_data
 
-
 COMPARED_OTHERWISE = {"observation_space", "action_space", "encoder", "prior"}
 
 
