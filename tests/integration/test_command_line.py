@@ -235,6 +235,6 @@ def test_help_is_written_for_users(monkeypatch, capsys):
         return " ".join(capsys.readouterr().out.split())
 
     assert all(name in shown("--help") for name in ("fit", "validate", "test", "predict"))
-    assert "The budget in environment frames, over all ranks." in shown("fit", "--help")
+    assert "Training budget in environment frames, over all ranks." in shown("fit", "--help")
     text = shown("fit", "--model.help", "ResidualSoftQLearning")
     assert "--model.omega_prime" in text and "Weight ω′ = ωα of the prior's log-likelihood" in text

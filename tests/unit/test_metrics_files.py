@@ -38,9 +38,9 @@ def test_an_infinite_divergence_is_not_the_absence_of_a_prior(kl, has_prior, exp
 
 
 @pytest.mark.parametrize(
-    ("success", "rate"), [([1, 0, 1, 1], 0.75), ([1, math.nan, 0, 1], 2 / 3), ([math.nan] * 4, None)]
+    ("success", "rate"), [([1, 0, 1, 1], 0.75), ([1, math.nan, 0, 1], 0.5), ([math.nan] * 4, None)]
 )
-def test_the_success_rate_is_over_the_episodes_that_told(success, rate):
+def test_an_episode_that_told_nothing_is_no_success_where_others_told(success, rate):
     table = np.ones((4, len(COLUMNS)))
     table[:, COLUMNS.index("success")] = success
     assert Episodes(table, np.empty(0)).summary(None)["success_rate"] == (None if rate is None else pytest.approx(rate))
