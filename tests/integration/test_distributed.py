@@ -73,6 +73,7 @@ def test_actor_critics_share_weights_too(parking):
     assert all(torch.equal(own[key], other[key]) for key in own) and own["log_alpha"] != 0
 
 
+@pytest.mark.slow
 def test_a_signal_to_rank_0_ends_both_ranks_with_a_checkpoint_of_both(run):
     settings = ["--data.total_frames=100_000_000", "--evaluation.every_n_frames=100_000_000"]
     command = [sys.executable, "-m", "rql_lightning.train", *run.arguments("fit", *DDP, *settings)]

@@ -68,7 +68,9 @@ def test_during_the_closing_evaluation_it_stops_at_once_with_the_checkpoint_save
     assert len(list((folder / "checkpoints").glob("replay-*.pt"))) == 1
 
 
-@pytest.mark.parametrize(("command", "number"), [("test", signal.SIGTERM), ("predict", signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("command", "number"), [("test", signal.SIGTERM), pytest.param("predict", signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_other_commands_stop_with_one_line(run, tmp_path, command, number):
     sign = tmp_path / "evaluating"
     flags = ["--model=odd_tasks.Untrained", "--data.reward=basic", *LONG, f"--data.env_kwargs={{stepped: {sign}}}"]

@@ -56,6 +56,7 @@ print([reserve(Path(sys.argv[1])).name for _ in range(20)])
 """
 
 
+@pytest.mark.slow
 def test_many_processes_at_once(tmp_path):
     command = [sys.executable, "-c", RESERVE, str(tmp_path / "runs")]
     processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
