@@ -12,6 +12,7 @@ AVX512 = AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR
 setup: .venv/ready
 
 .venv/ready: setup.py constraints.txt pyproject.toml
+	@echo 'Installing into .venv, which takes a few minutes'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -233,6 +233,7 @@ def _command_line(args: ArgsType) -> CommandLine:
         subclass_mode_model=True,
         save_config_callback=_SaveConfig,
         seed_everything_default=0,
+        parser_kwargs={"allow_abbrev": False},  # a shortened key is a typo
         trainer_defaults={
             "default_root_dir": "runs",
             "max_epochs": 1,

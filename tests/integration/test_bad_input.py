@@ -287,3 +287,8 @@ def test_a_prior_function_that_is_none(refused, functions, function):
 def test_a_prior_of_another_environment(refused, functions):
     message = refused("fit", "--data.env=MountainCar-v0", "--data.add_on_reward=functions_of_a_user.wish")
     assert "pretrained:cartpole-rl" in message and "(4,)" in message and "(2,)" in message
+
+
+@pytest.mark.parametrize("argument", ["--data.total_fram=3000", "--trainer.max_step=5", "--run_nam=x"])
+def test_a_shortened_key_is_a_typo(refused, argument):
+    assert argument.partition("=")[0] in refused("fit", argument)
