@@ -65,8 +65,10 @@ def test_progress_bars_too(screen):
 
 class Unread(io.StringIO):
     encoding = "utf-8"
+    attempts = 0
 
     def write(self, text: str) -> int:
+        self.attempts += 1
         raise BrokenPipeError(32, "Broken pipe")
 
     def flush(self) -> None:
@@ -80,6 +82,7 @@ def test_a_stream_that_nobody_reads(monkeypatch, stream):
     print_line("a")
     tell("b")
     console().print(results_table("–", {"policy": SUMMARY}, None))
+    assert sys.stdout is stream and (stream is None or stream.attempts > 0), "it was written to, and is the caller's"
 
 
 def test_a_closed_stream(monkeypatch):

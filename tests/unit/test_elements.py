@@ -69,7 +69,9 @@ def test_elements_arrive_as_elements(kind, name, value):
     actions = as_elements(space, np.full((*batch, *space.shape), number))
     env = make(kind, action_space=space)
     env.reset(seed=0)
-    env.step(actions)
+    _, reward, *_, info = env.step(actions)  # the environment asserts that its action space contains the action
+    np.testing.assert_array_equal(info["basic_reward"], reward)
+    assert np.shape(reward) == batch
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
@@ -81,9 +83,12 @@ def test_compiled_parking_takes_floats_of_any_type(dtype):
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
 def test_compiled_highway_takes_integers_of_any_type(dtype):
-    env = HighwayVectorEnv(2, {"vehicles_count": 2})
-    env.reset(seed=0)
-    env.step(np.ones(2, dtype))
+    observations = []
+    for actions in (np.array([0, 3], dtype), np.array([0, 3])):
+        env = HighwayVectorEnv(2, {"vehicles_count": 2})
+        env.reset(seed=0)
+        observations.append(env.step(actions)[0])
+    np.testing.assert_array_equal(*observations)
 
 
 @KINDS

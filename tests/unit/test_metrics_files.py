@@ -52,4 +52,8 @@ def test_numbers_as_people_read_them():
 
 @pytest.mark.parametrize("values", [[3.0], [1e6, 1e6], [0.0, 1e-300]])
 def test_histograms_of_narrow_distributions(values, tmp_path):
-    distribution_figure({"prior": np.array(values), "policy": np.array(values)}, "x").savefig(tmp_path / "x.png")
+    figure = distribution_figure({"prior": np.array(values), "policy": np.array(values)}, "x")
+    figure.savefig(tmp_path / "x.png")
+    left, right = figure.axes[0].get_xlim()
+    assert left <= min(values) and max(values) <= right and left < right
+    assert (tmp_path / "x.png").stat().st_size > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -55,12 +55,14 @@ def test_prompt_within_a_request_and_the_request_afterwards():
 
 
 def test_threads_leave_signals_alone():
-    def work() -> None:
+    def work() -> list[object]:
         request = StopRequest()
         request.install()
         with prompt_signals():
+            during = [signal.getsignal(number) for number in SIGNALS]
             request.restore()
+        return during
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() == before  # raises what the thread raised
