@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+from odd_tasks import SharedFolderLogger
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.loggers.logger import Logger
 
 from rql_lightning.algorithms import ResidualSoftQLearning, SoftQLearning
 from rql_lightning.callbacks import AtomicCheckpointIO, EvaluationCallback, FrameCheckpoint, run_folder
@@ -20,25 +20,6 @@ from rql_lightning.callbacks.run_folder import folder_names, reserve
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.errors import OutputError
 from rql_lightning.priors import FunctionPrior
-
-
-class SharedFolderLogger(Logger):
-    """As W&B's and MLflow's: all runs have one ``save_dir``."""
-
-    name, version = "shared", "1"
-
-    def __init__(self, save_dir: Path) -> None:
-        self.folder = str(save_dir)
-
-    @property
-    def save_dir(self) -> str:
-        return self.folder
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        pass
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        pass
 
 
 def test_many_threads_at_once(tmp_path):
@@ -114,7 +95,7 @@ def train(logger: Any, root: Path) -> pl.Trainer:
 
 
 LOGGERS = {
-    "shared": lambda root: SharedFolderLogger(root / "shared"),
+    "shared": lambda root: SharedFolderLogger(str(root / "shared")),
     "none": lambda root: False,
     "tensorboard": lambda root: TensorBoardLogger(root / "logs", name="n", version="fixed"),
     "csv": lambda root: CSVLogger(root / "logs"),
