@@ -35,7 +35,7 @@ from rql_lightning.callbacks.quiet import quieten
 from rql_lightning.callbacks.run_folder import folder_names, reserve, writing
 from rql_lightning.callbacks.signals import prompt_signals
 from rql_lightning.checkpoints import resolve
-from rql_lightning.data import ReplayDataModule
+from rql_lightning.data import TaskDataModule
 from rql_lightning.errors import ConfigurationError, RqlError, require
 from rql_lightning.reporting.console import command, tell
 
@@ -93,6 +93,7 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the arguments other than trainer, model and data."""
+        parser.set_defaults({"data": {"class_path": "rql_lightning.data.ReplayDataModule"}})
         parser.add_lightning_class_args(EvaluationCallback, "evaluation")
         parser.add_lightning_class_args(FrameCheckpoint, "checkpoint")
         parser.add_lightning_class_args(VideoCallback, "video")
@@ -229,8 +230,9 @@ def main(args: ArgsType = None) -> CommandLine:
 def _command_line(args: ArgsType) -> CommandLine:
     return CommandLine(
         model_class=Algorithm,
-        datamodule_class=ReplayDataModule,
+        datamodule_class=TaskDataModule,
         subclass_mode_model=True,
+        subclass_mode_data=True,
         save_config_callback=_SaveConfig,
         seed_everything_default=0,
         parser_kwargs={"allow_abbrev": False},  # a shortened key is a typo

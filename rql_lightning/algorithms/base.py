@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from rql_lightning.algorithms.lifecycle import Lifecycle
@@ -22,7 +23,7 @@ class Minibatch:
     Attributes:
         observation, next_observation: Observations after the policy's encoder, ``[..., D]``.
         action: Discrete actions as integers ``[...]``, or continuous actions in [−1, 1], ``[..., A]``.
-        reward: Rewards to be earned, ``[...]``.
+        reward: Rewards to be earned, ``[...]``; 0 where the transitions carry none, as demonstrations do.
         terminated: Whether the episode terminated, bool ``[...]``.
         pre_tanh: The u of a continuous ``action`` = tanh(u), ``[..., A]``; ``None`` for discrete actions.
         prior_parameters, next_prior_parameters: Distribution parameters of the frozen prior at both observations,
@@ -97,11 +98,13 @@ class Algorithm(Lifecycle):
         """Convert sampled transitions ``[K, B]`` to network inputs, with the reward to learn from."""
         policy: Any = self.policy
         following, encode = batch["next"], lambda observation: policy.encoder(policy.flatten(observation))
+        terminated = following["terminated"]
+        reward = following.get("reward", None)
         minibatch = Minibatch(
             encode(batch["observation"]),
             batch["action"],
-            following["reward"],
-            following["terminated"],
+            torch.zeros(terminated.shape, device=terminated.device) if reward is None else reward,
+            terminated,
             encode(following["observation"]),
             *(batch.get(key, None) for key in ("pre_tanh", "prior_parameters", ("next", "prior_parameters"))),
         )

@@ -69,7 +69,7 @@ class SoftQLearning(Algorithm):
             epsilon_fraction,
         )
 
-    # -- overridden by the residual algorithm: the policy and the target ---------------------------------------------
+    # -- overridden by other algorithms: the policy, the target and the loss -------------------------------------------
 
     def make_policy(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> SoftQPolicy:
         """Build the Boltzmann policy of the soft Q-function (Eq. 1)."""
@@ -78,6 +78,17 @@ class SoftQLearning(Algorithm):
     def next_value(self, next_q: Tensor, minibatch: Minibatch) -> Tensor:
         """Return V(s′) = α log Σ exp(Q(s′, a′) / α) (Eq. 2); ``[..., A]`` → ``[...]``."""
         return functional.residual_value(next_q, None, 0.0, self.alpha_hat)
+
+    def loss(self, q_values: Tensor, q_taken: Tensor, q_target: Tensor, minibatch: Minibatch) -> Tensor:
+        """Return the loss of Eq. 7, scalar.
+
+        Args:
+            q_values: Q of all actions, ``[B, A]``.
+            q_taken: Q of the actions taken, ``[B]``.
+            q_target: Targets of Eq. 8, ``[B]``, without gradient.
+            minibatch: The transitions, ``[B]``.
+        """
+        return functional.td_loss(q_taken, q_target, self.huber_delta)
 
     def ask_prior(self, observation: Tensor) -> dict[str, Tensor]:
         """Evaluate the prior for acting at observations ``[N, *observation_shape]``; empty without a prior."""
@@ -113,7 +124,7 @@ class SoftQLearning(Algorithm):
             for minibatch, target in zip(chunk.split(), q_target, strict=True):
                 q_values = self.policy.q_network(minibatch.observation)
                 q_taken = q_values.gather(-1, minibatch.action.unsqueeze(-1)).squeeze(-1)
-                loss = functional.td_loss(q_taken, target, self.huber_delta)
+                loss = self.loss(q_values, q_taken, target, minibatch)
                 self.updates += 1
                 self.descend(loss, parameters, optimizer, last=self.updates == final)
                 losses.append(loss.detach())

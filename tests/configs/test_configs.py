@@ -38,6 +38,11 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     return parse
 
 
+def data_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the data module, which a config may give without its class."""
+    return config["data"].get("init_args", config["data"])
+
+
 @pytest.fixture
 def refuse(parse: Any, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """``(file, *arguments) →`` the message with which it is refused."""
@@ -104,6 +109,8 @@ def test_opens_with_the_command_that_runs_it(path):
 def test_parses_and_prints_a_config_that_parses_to_the_same(path, parse, tmp_path):
     parsed = parse(path)
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if "class_path" not in written["data"]:
+        written["data"] = {"class_path": "rql_lightning.data.ReplayDataModule", "init_args": written["data"]}
     for section in mappings(written):
         for key, value in at(written, section).items():
             if not isinstance(value, dict):
@@ -123,19 +130,19 @@ def test_a_typo_in_any_section_is_an_error(path, refuse, tmp_path):
 
 @ONE_A_TASK
 def test_integers_in_float_notation_are_refused(path, refuse, parse):
-    data = parse(path)["data"]
+    data = data_of(parse(path))
     integers = {key for key, value in data.items() if isinstance(value, int) and not isinstance(value, bool)}
     assert {"total_frames", "frames_per_batch", "batch_size", "replay_size"} <= integers
     for key in ("total_frames", "replay_size"):
         message = refuse(path, f"--data.{key}=1e6")
         assert f"data.{key}" in message and "1000000.0" in message
-    assert parse(path, "--data.total_frames=1_000_000")["data"]["total_frames"] == 1_000_000
+    assert data_of(parse(path, "--data.total_frames=1_000_000"))["total_frames"] == 1_000_000
 
 
 @EACH
 def test_what_it_names_exists(path):
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    gym.spec(config["data"]["env"])
+    gym.spec(data_of(config)["env"])
     for section in mappings(config):
         for value in at(config, section).values():
             if isinstance(value, str) and value.startswith(SCHEME):
