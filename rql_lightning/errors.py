@@ -25,6 +25,10 @@ class EnvironmentContractError(RqlError, ValueError):
     """An environment, add-on reward or prior violates its contract (NaN, wrong shape, unknown id)."""
 
 
+class DemonstrationError(RqlError, ValueError):
+    """Demonstrations are missing, damaged, or do not fit the environment."""
+
+
 class OutputError(RqlError, OSError):
     """A file or folder cannot be written."""
 

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from rql_lightning.checkpoints import read_checkpoint, resolve
 from rql_lightning.errors import CheckpointError, RqlError
-from rql_lightning.policies import Encoder, Policy, SoftQPolicy, SquashedGaussianPolicy
+from rql_lightning.policies import Encoder, NetworkPolicy, Policy, SoftQPolicy, SquashedGaussianPolicy
 from rql_lightning.priors import Prior
 from rql_lightning.spaces import space_from_data
 
 KINDS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "NetworkPolicy": (NetworkPolicy, ("hidden_sizes", "family", "components", "context", "rows", "task")),
     "SoftQPolicy": (SoftQPolicy, ("hidden_sizes", "alpha_hat", "omega_prime", "task")),
     "SquashedGaussianPolicy": (SquashedGaussianPolicy, ("hidden_sizes", "task")),
 }

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rql_lightning.errors import require
+
 NORM = (None, None, 1e-5)
 """Scale, shift and epsilon of PyTorch's layer norm."""
 
@@ -29,6 +31,39 @@ def mlp(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> nn.Sequential
     for width, next_width in pairwise(sizes):
         layers += [nn.Linear(width, next_width), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
+
+
+class RowNetwork(nn.Module):
+    """A network of observations that consist of rows, all but the first of which are a set (Zaheer et al. 2017).
+
+    Each further row is embedded together with the first one by the same layers. The mean and the maximum of the
+    embeddings do not depend on the order of the rows.
+
+    Args:
+        inputs: Size of the input, ``[..., inputs]``.
+        rows: Number of rows R, which divides ``inputs``.
+        hidden_sizes: Width of each hidden layer, of the embedding as well as of the layers after it.
+        outputs: Size of the output, ``[..., outputs]``.
+
+    Raises:
+        ConfigurationError: If the input cannot be divided into the rows.
+    """
+
+    def __init__(self, inputs: int, rows: int, hidden_sizes: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        expected = f"at least 2 and a divisor of the {inputs} numbers of an observation"
+        require(rows >= 2 and inputs % rows == 0, "model.rows", rows, expected)
+        self.rows, width = rows, inputs // rows
+        *inner, last = hidden_sizes
+        self.embedding = nn.Sequential(mlp(2 * width, inner or [last], last), nn.ReLU())
+        self.head = mlp(width + 2 * last, hidden_sizes, outputs)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Map ``[..., inputs]`` to ``[..., outputs]``."""
+        first, others = code.unflatten(-1, (self.rows, -1)).split([1, self.rows - 1], dim=-2)
+        embedded = self.embedding(torch.cat([first.expand_as(others), others], dim=-1))
+        pooled = torch.cat([first.squeeze(-2), embedded.mean(dim=-2), embedded.amax(dim=-2)], dim=-1)
+        return self.head(pooled)
 
 
 class TwinCritic(nn.Module):

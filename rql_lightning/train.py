@@ -21,7 +21,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from rql_lightning.algorithms import Algorithm
 from rql_lightning.callbacks import (
+    DEMONSTRATION_SEEDS,
     AtomicCheckpointIO,
+    DemonstrationWriter,
     EvaluationCallback,
     FrameCheckpoint,
     FrameProgressBar,
@@ -59,6 +61,22 @@ def _config_files_as_utf8() -> Iterator[None]:
         ConfigPath.read_text = original  # type: ignore[method-assign]
 
 
+PREDICT = ("episodes", "deterministic", "epsilon", "seed")
+"""Options of ``predict`` alone."""
+
+
+def _add_predict_arguments(parser: LightningArgumentParser) -> None:
+    """Add the options of ``predict`` alone."""
+    text = "Number of episodes to write; null for evaluation.episodes."
+    parser.add_argument("--episodes", type=int | None, default=None, help=text)
+    text = "Whether the policy acts deterministically, as in evaluation, instead of being sampled."
+    parser.add_argument("--deterministic", type=bool, default=False, help=text)
+    text = "Probability of a uniformly random action in place of the policy's."
+    parser.add_argument("--epsilon", type=float, default=0.0, help=text)
+    text = "Seed of the first episode, at least 1,000,000; the seed of each further episode is one higher."
+    parser.add_argument("--seed", type=int, default=DEMONSTRATION_SEEDS, help=text)
+
+
 class _SaveConfig(SaveConfigCallback):
     """Write the complete config into the run's folder during ``fit``; other commands do not start a new run."""
 
@@ -85,6 +103,12 @@ class CommandLine(LightningCLI):
         """The subcommand that is asked for alone, as a parser takes a second to build; all where none is named."""
         known = super().subcommands()
         return {name: known[name] for name in known if self._first_word not in known or name == self._first_word}
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            _add_predict_arguments(parser)
+        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments and the config files that they name, which are UTF-8."""
@@ -171,7 +195,17 @@ class CommandLine(LightningCLI):
         has_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
         if trainer.enable_progress_bar is not False and not has_bar:
             callbacks.append(FrameProgressBar())
+        if self.subcommand == "predict":
+            callbacks.append(self._writer())
         return [*callbacks, TrainingMonitor()]
+
+    def _writer(self) -> DemonstrationWriter:
+        """Return the callback of ``predict``."""
+        evaluation = self._get(self.config, "evaluation")
+        settings = {name: self._get(self.config, name) for name in PREDICT}
+        settings["episodes"] = evaluation.episodes if settings["episodes"] is None else settings["episodes"]
+        bounds = {name: evaluation[name] for name in ("max_envs", "max_episode_steps")}
+        return DemonstrationWriter(**settings, **bounds)
 
     def _folder(self, trainer: Any) -> tuple[Path, Path | None, bool]:
         """Reserve ``<root>/<task>/<what>/version_<n>``, or find the folder of the run whose checkpoint is looked at.

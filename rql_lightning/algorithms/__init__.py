@@ -2,6 +2,7 @@
 
 from rql_lightning.algorithms.ablations import GreedyCustomization, KLRewardSAC, PriorLikelihoodSAC
 from rql_lightning.algorithms.base import Algorithm
+from rql_lightning.algorithms.behavior_cloning import BehaviorCloning
 from rql_lightning.algorithms.frozen import FrozenPolicy
 from rql_lightning.algorithms.residual_sac import ResidualSAC
 from rql_lightning.algorithms.residual_soft_q import ResidualSoftQLearning
@@ -10,6 +11,7 @@ from rql_lightning.algorithms.soft_q import SoftQLearning
 
 __all__ = [
     "Algorithm",
+    "BehaviorCloning",
     "FrozenPolicy",
     "GreedyCustomization",
     "KLRewardSAC",

@@ -52,6 +52,10 @@ def _positive(value: float) -> bool:
     return 0 < value < math.inf
 
 
+def _count(value: int) -> bool:
+    return isinstance(value, int) and value >= 1
+
+
 def _not_negative(value: float) -> bool:
     return 0 <= value < math.inf
 
@@ -91,6 +95,15 @@ _RULES: dict[str, tuple[Any, str]] = {
     "omega_prime_warm_up_factor": (_not_negative, "a finite number >= 0"),
     "prior_min_scale": (_not_negative, "a finite number >= 0"),
     "prior_log_prob_min": (lambda value: value is None or -math.inf < value < 0, "a finite number < 0, or null"),
+    "family": (lambda value: value is None or isinstance(value, str), "the name of a family of distributions, or null"),
+    "components": (_count, "an integer >= 1"),
+    "rows": (lambda value: value is None or (isinstance(value, int) and value >= 2), "an integer >= 2, or null"),
+    "weight_decay": (_not_negative, "a finite number >= 0"),
+    "entropy_weight": (_not_negative, "a finite number >= 0"),
+    "fallback_weight": (_not_negative, "a finite number >= 0"),
+    "fallback_spread": (_positive, "a finite number > 0"),
+    "validate_every": (_count, "an integer >= 1"),
+    "patience": (lambda value: value is None or _count(value), "an integer >= 1, or null for no early stopping"),
     "epsilon_initial": (_fraction, "a probability in [0, 1]"),
     "epsilon_final": (_fraction, "a probability in [0, 1]"),
     "epsilon_fraction": (_fraction, "a fraction of the budget in [0, 1]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ class VectorOptimizer(torch.optim.Adam):
         learning_rate: Initial learning rate.
         schedule: ``constant``, or ``linear`` to decrease the learning rate to 0 at the end of the budget.
         max_grad_norm: Norm to which the gradient of each group is clipped; ``None`` for no clipping.
+        weight_decay: Decoupled weight decay, relative to the learning rate (Loshchilov & Hutter 2019).
 
     Attributes:
         members: Parameters of each group.
@@ -37,12 +39,28 @@ class VectorOptimizer(torch.optim.Adam):
         learning_rate: float,
         schedule: Schedule = "constant",
         max_grad_norm: float | None = None,
+        weight_decay: float = 0.0,
     ) -> None:
         self.members = [list(group) for group in groups]
         self.vectors = [share_memory(group) for group in self.members]
         self.learning_rate, self.schedule, self.max_grad_norm = learning_rate, schedule, max_grad_norm
+        self.weight_decay = weight_decay
         self._plans: dict[tuple[int, ...], list[int]] = {}
         super().__init__(self.vectors, lr=learning_rate, fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Make a step of Adam on the vectors that have a gradient, after shrinking them by the weight decay.
+
+        ``torch.optim.Adam`` has an argument for decoupled weight decay only from PyTorch 2.7.
+        """
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        if self.weight_decay > 0:
+            for group in self.param_groups:
+                for vector in (vector for vector in group["params"] if vector.grad is not None):
+                    vector.mul_(1.0 - group["lr"] * self.weight_decay)
+        super().step()
+        return loss
 
     def follow_schedule(self, remaining: float) -> None:
         """Set the learning rate from the remaining fraction of the budget, in [0, 1]."""

@@ -1,6 +1,7 @@
 """Callbacks: evaluation, checkpoints, speed and progress, all in environment frames; videos."""
 
 from rql_lightning.callbacks.checkpoint import AtomicCheckpointIO, FrameCheckpoint
+from rql_lightning.callbacks.demonstrations import DEMONSTRATION_SEEDS, DemonstrationWriter
 from rql_lightning.callbacks.evaluation import EvaluationCallback
 from rql_lightning.callbacks.monitor import TrainingMonitor
 from rql_lightning.callbacks.progress import FrameProgressBar
@@ -9,7 +10,9 @@ from rql_lightning.callbacks.signals import Stopped
 from rql_lightning.callbacks.videos import VideoCallback
 
 __all__ = [
+    "DEMONSTRATION_SEEDS",
     "AtomicCheckpointIO",
+    "DemonstrationWriter",
     "EvaluationCallback",
     "FrameCheckpoint",
     "FrameProgressBar",

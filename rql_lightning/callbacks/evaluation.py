@@ -1,4 +1,4 @@
-"""The evaluation protocol as a callback, for periodic evaluation during ``fit`` and for the other commands."""
+"""The evaluation protocol as a callback, for periodic evaluation during ``fit``, and for ``test`` and ``validate``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rql_lightning.callbacks.checkpoint import FrameCheckpoint
 from rql_lightning.callbacks.hyperparameters import log_final
 from rql_lightning.callbacks.quiet import quieten
 from rql_lightning.callbacks.report import draw_curves, draw_distribution, log_summary, print_summaries, write_summary
-from rql_lightning.callbacks.run_folder import run_folder, writing
+from rql_lightning.callbacks.run_folder import run_folder
 from rql_lightning.callbacks.signals import Stopped, prompt_signals
 from rql_lightning.data.replay import EVALUATION_SEEDS, ReplayDataModule
 from rql_lightning.errors import require
@@ -30,7 +30,7 @@ class EvaluationCallback(pl.Callback):
     """Evaluate with deterministic actions on fixed seeds, which differ from the seeds of training.
 
     Args:
-        episodes: Number of episodes of the evaluation at the end of fit and in validate, test and predict.
+        episodes: Number of episodes of the evaluation at the end of fit and in validate and test.
         every_n_frames: Number of environment frames between two evaluations during fit.
         episodes_during_fit: Number of episodes per evaluation during fit.
         seed: Seed of the first episode; the seed of each further episode is one higher.
@@ -139,18 +139,6 @@ class EvaluationCallback(pl.Callback):
             self._evaluate_prior(trainer, pl_module)
             self._report(trainer, pl_module, "test", fitted=False)
 
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """Write trajectories in ``predict``, which ``TensorDict.load_memmap`` loads."""
-        from rql_lightning.data.trajectories import save_trajectories
-
-        with prompt_signals():
-            episodes = self._run(trainer, pl_module.decider, self.episodes, record=True)
-            folder = run_folder(trainer) / "trajectories"
-            folder = folder if trainer.world_size == 1 else folder / f"rank{trainer.global_rank}"
-            with writing(folder):
-                path = save_trajectories(episodes, folder)
-        print_line(f"{len(episodes.table)} trajectories of {_data(trainer).env}: {path}")
-
     # -- the work ----------------------------------------------------------------------------------------------------
 
     def evaluate(self, trainer: pl.Trainer, decider: Decider, episodes: int) -> tuple[Episodes, dict[str, Any]]:
@@ -173,13 +161,13 @@ class EvaluationCallback(pl.Callback):
         everything = replace(mine, table=table[np.argsort(table[:, 0])])
         return mine, everything.summary(_metric(data), data.omega)
 
-    def _run(self, trainer: pl.Trainer, decider: Decider, episodes: int, record: bool = False) -> Episodes:
+    def _run(self, trainer: pl.Trainer, decider: Decider, episodes: int) -> Episodes:
         data = _data(trainer)
         seeds = self._seeds(trainer, episodes)
         env = data.make_env(max(1, min(len(seeds), self.max_envs)))
         try:
             bound = self.max_episode_steps
-            return run_episodes(decider, env, seeds, record=record, max_steps=bound, name=data.env)
+            return run_episodes(decider, env, seeds, max_steps=bound, name=data.env)
         finally:
             env.close()
 

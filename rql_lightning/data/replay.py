@@ -117,6 +117,10 @@ class ReplayDataModule(TaskDataModule):
         sizes = (self.frames_per_batch, self.replay_size, samples)
         return Collection(self.make_env(self.num_envs), self.algorithm, *sizes, seed, restored, f"{source}")
 
+    def complete(self, batch: TensorDictBase) -> TensorDictBase:
+        """Add to sampled transitions ``[K, B]`` what a training batch has besides them; nothing here."""
+        return batch
+
     def pop_finished_episodes(self) -> tuple[np.ndarray, np.ndarray]:
         """Training episodes of this rank that ended since the last call.
 
@@ -247,7 +251,7 @@ class _TrainingBatches:
             if self.warm_up_turns > 0:
                 self.warm_up_turns -= 1
             else:
-                yield self.collection.sample(self.data.updates_per_batch)
+                yield self.data.complete(self.collection.sample(self.data.updates_per_batch))
 
     def _turn(self) -> None:
         self.collection.turn()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tensordict import TensorDict
 
+from rql_lightning.data.demonstrations import ABOUT
 from rql_lightning.evaluation import Episodes
 
 
-def save_trajectories(episodes: Episodes, folder: Path) -> Path:
+def save_trajectories(episodes: Episodes, folder: Path, about: dict[str, Any] | None = None) -> Path:
     """Write recorded episodes as a memory-mapped TensorDict of shape ``[steps]``.
 
     ``TensorDict.load_memmap(folder)`` loads it. ``("collector", "traj_ids")`` identifies episodes as in TorchRL's own
@@ -22,6 +25,7 @@ def save_trajectories(episodes: Episodes, folder: Path) -> Path:
     Args:
         episodes: Episodes recorded with ``record=True``.
         folder: Folder to write to; replaced if it exists.
+        about: Plain data that says where the episodes come from, written beside the tensors as ``demonstrations.json``.
     """
     steps = episodes.steps
     count = len(steps["step"])
@@ -48,6 +52,8 @@ def save_trajectories(episodes: Episodes, folder: Path) -> Path:
     shutil.rmtree(beside, ignore_errors=True)
     beside.parent.mkdir(parents=True, exist_ok=True)
     data.memmap(str(beside))
+    if about is not None:
+        (beside / ABOUT).write_text(json.dumps(about, indent=2, default=str) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     return folder

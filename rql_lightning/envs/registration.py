@@ -29,12 +29,14 @@ class Task:
             same, faster, and also takes ``render_mode`` and ``max_episode_steps``; ``None`` for a synchronous vector of
             references.
         max_episode_steps: The id's time limit, beside those that the environments have of their own; or ``None``.
+        base: Gymnasium id of the environment that is customised; ``None`` if it has none.
     """
 
     customization: Callable[..., Customization | StepFunction]
     make_reference: Callable[..., gym.Env[Any, Any]]
     make_compiled: Callable[..., VectorEnv] | None = None
     max_episode_steps: int | None = None
+    base: str | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Task:  # Gymnasium copies specs, entry points included
         return self
@@ -144,7 +146,7 @@ def task_on(base: str, customization: Customization | StepFunction) -> Task:
     spec = _find_spec(base, "base")
     # The limit is left to whoever makes the task, so that another one can take its place.
     make = partial(gym.make, base, max_episode_steps=-1, disable_env_checker=True)
-    return Task(lambda **_: customization, make, max_episode_steps=spec.max_episode_steps)
+    return Task(lambda **_: customization, make, max_episode_steps=spec.max_episode_steps, base=base)
 
 
 def _autoreset_mode(found: AutoresetMode | str) -> AutoresetMode:
@@ -228,6 +230,19 @@ def _find_spec(env: str, argument: str = "env") -> gym.envs.registration.EnvSpec
         raise EnvironmentContractError(
             f"{argument}: found {env!r}, expected a registered Gymnasium id: {error}"
         ) from error
+
+
+def same_environment(env: str, other: str) -> bool:
+    """Return whether two Gymnasium ids are the same environment, apart from their add-on rewards."""
+    return bool(_names(env) & _names(other))
+
+
+def _names(env: str) -> set[str]:
+    """Return an id and that of the environment which it customises, if any."""
+    name = env.rpartition(":")[2]
+    spec = gym.registry.get(name)
+    task = None if spec is None else _task_of(spec)
+    return {name} if task is None or task.base is None else {name, task.base}
 
 
 def _task_of(spec: gym.envs.registration.EnvSpec) -> Task | None:

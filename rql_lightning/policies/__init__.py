@@ -5,6 +5,10 @@ from rql_lightning.policies.base import Policy
 from rql_lightning.policies.decision import Decider, Decision
 from rql_lightning.policies.encoders import Encoder
 from rql_lightning.policies.families import Categorical, Density, Family, SquashedNormal
+from rql_lightning.policies.flow import Flow
+from rql_lightning.policies.mixture import SquashedNormalMixture
+from rql_lightning.policies.network import NetworkPolicy
+from rql_lightning.policies.sampling import SampledPolicy
 from rql_lightning.policies.soft_q import SoftQPolicy
 
 __all__ = [
@@ -14,8 +18,12 @@ __all__ = [
     "Density",
     "Encoder",
     "Family",
+    "Flow",
+    "NetworkPolicy",
     "Policy",
+    "SampledPolicy",
     "SoftQPolicy",
     "SquashedGaussianPolicy",
     "SquashedNormal",
+    "SquashedNormalMixture",
 ]

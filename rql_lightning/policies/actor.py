@@ -12,10 +12,8 @@ from rql_lightning.errors import ConfigurationError
 from rql_lightning.networks import mlp
 from rql_lightning.policies.base import Policy
 from rql_lightning.policies.encoders import Encoder
-from rql_lightning.policies.families import SquashedNormal
+from rql_lightning.policies.families import LOG_SCALE_RANGE, SquashedNormal
 from rql_lightning.spaces import ActionBounds, check_continuous
-
-LOG_SCALE_RANGE = (-5.0, 2.0)
 
 
 class SquashedGaussianPolicy(Policy):
@@ -77,10 +75,11 @@ class SquashedGaussianPolicy(Policy):
     @staticmethod
     def _sizes(policy: Any) -> dict[str, Any]:
         """Return the properties that two actors must share to have interchangeable weights."""
-        if not isinstance(policy, SquashedGaussianPolicy):
+        if not isinstance(policy.family, SquashedNormal) or not hasattr(policy, "network"):
             return {"kind": type(policy).__name__}
         shapes = {"observation": policy.observation_space.shape, "encoder": policy.encoder.describe()}
-        return {**shapes, "action": policy.action_space.shape, "hidden_sizes": policy.hidden_sizes}
+        rows = {"rows": policy.rows} if getattr(policy, "rows", None) else {}
+        return {**shapes, **rows, "action": policy.action_space.shape, "hidden_sizes": policy.hidden_sizes}
 
     def describe(self) -> dict[str, Any]:
         """Return the description from which :func:`rql_lightning.load_policy` rebuilds the policy."""

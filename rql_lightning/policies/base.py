@@ -64,6 +64,10 @@ class Policy(nn.Module):
         """Sample an action in the environment's units, ``[..., *action_shape]``."""
         return self._to_environment(self.family.sample(parameters))
 
+    def uniform(self, parameters: Tensor) -> Tensor:
+        """Sample uniformly random actions in the environment's units, one for each of the parameters ``[..., P]``."""
+        return self._to_environment(self.family.uniform(parameters))
+
     def _to_environment(self, action: Tensor) -> Tensor:
         return action if self.bounds is None else self.bounds.to_environment(action)
 

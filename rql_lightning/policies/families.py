@@ -17,6 +17,8 @@ from rql_lightning import functional
 from rql_lightning.errors import EnvironmentContractError
 
 DIVERGENCE_SAMPLES = 64
+LOG_SCALE_RANGE = (-5.0, 2.0)
+"""Range of the log-scales that networks return."""
 EDGE = 1.0 - 2.0**-24
 """The largest float32 below 1, used in place of the bound for given actions that lie on it."""
 
@@ -34,6 +36,10 @@ class Family:
     can_act = True
     explorable = False
 
+    def from_network(self, outputs: Tensor) -> Tensor:
+        """Return the parameters ``[..., P]`` that the unconstrained outputs ``[..., P]`` of a network stand for."""
+        return outputs
+
     def distribution(self, parameters: Tensor) -> distributions.Distribution:
         """Return the distribution as a PyTorch distribution."""
         raise NotImplementedError
@@ -48,6 +54,14 @@ class Family:
 
     def sample(self, parameters: Tensor) -> Tensor:
         """Sample an action."""
+        raise NotImplementedError
+
+    def uniform(self, parameters: Tensor) -> Tensor:
+        """Sample uniformly random actions, one for each of the parameters ``[..., P]``."""
+        raise NotImplementedError
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """Return the entropy in nats, ``[...]``, differentiable: exact for discrete actions, else an estimate."""
         raise NotImplementedError
 
     def kl(self, parameters: Tensor, other: Family, other_parameters: Tensor) -> Tensor:
@@ -91,6 +105,10 @@ class Categorical(Family):
     def __init__(self, actions: int) -> None:
         self.size = actions
 
+    def from_network(self, outputs: Tensor) -> Tensor:
+        """Return normalised log-probabilities."""
+        return outputs.log_softmax(dim=-1)
+
     def distribution(self, parameters: Tensor) -> distributions.Categorical:
         """Return a ``torch.distributions.Categorical``."""
         return distributions.Categorical(logits=parameters, validate_args=False)
@@ -107,13 +125,23 @@ class Categorical(Family):
         """Sample an action, ``[...]``."""
         return self.distribution(parameters).sample()
 
+    def uniform(self, parameters: Tensor) -> Tensor:
+        """Sample uniformly random actions, ``[...]``."""
+        return torch.randint(self.size, parameters.shape[:-1], device=parameters.device)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """Return the exact entropy, ``[...]``."""
+        return self.distribution(parameters).entropy()
+
     def kl(self, parameters: Tensor, other: Family, other_parameters: Tensor) -> Tensor:
         """Return the KL divergence in closed form."""
         return distributions.kl_divergence(self.distribution(parameters), other.distribution(other_parameters))
 
 
-class SquashedNormal(Family):
-    """Distributions of a = tanh(u), u ~ N(location, scale²); the parameters are location and log-scale, ``[..., 2 A]``.
+class Continuous(Family):
+    """Base class of distributions of a = tanh(u) that can be evaluated and sampled at the pre-tanh action u.
+
+    Subclasses implement :meth:`pre_tanh_log_prob`, :meth:`from_noise` and :meth:`mode`.
 
     Args:
         dimensions: Number of action dimensions A.
@@ -122,17 +150,77 @@ class SquashedNormal(Family):
     explorable = True
 
     def __init__(self, dimensions: int) -> None:
-        self.dimensions, self.size = dimensions, 2 * dimensions
+        self.dimensions = dimensions
+
+    def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
+        """Return the log-density of actions ``[..., A]``, moving actions on a bound to the nearest float32 inside."""
+        return self.pre_tanh_log_prob(parameters, torch.atanh(action.clamp(-EDGE, EDGE)))
+
+    def sample(self, parameters: Tensor) -> Tensor:
+        """Sample an action in [−1, 1], ``[..., A]``."""
+        return torch.tanh(self.from_noise(parameters, self._noise(parameters)))
+
+    def _noise(self, parameters: Tensor) -> Tensor:
+        return torch.randn((*parameters.shape[:-1], self.dimensions), dtype=parameters.dtype, device=parameters.device)
+
+    def uniform(self, parameters: Tensor) -> Tensor:
+        """Sample uniformly random actions in [−1, 1], ``[..., A]``."""
+        return torch.rand_like(self._noise(parameters)).mul(2.0).sub(1.0).clamp(-EDGE, EDGE)
+
+    def points(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weighted pre-tanh actions whose weighted means are expectations over standard normal noise.
+
+        Args:
+            parameters: Distribution parameters, ``[..., P]``.
+            noise: Standard normal noise, ``[n, A]`` or ``[..., n, A]``.
+
+        Returns:
+            Pre-tanh actions ``[..., m, A]``, differentiable in the parameters, and weights ``[..., m]`` that sum to 1.
+        """
+        pre_tanh = self.from_noise(parameters.unsqueeze(-2), noise)
+        return pre_tanh, torch.full_like(pre_tanh[..., 0], 1.0 / noise.shape[-2])
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """Return an unbiased, differentiable estimate of the entropy from one random :meth:`points`, ``[...]``."""
+        pre_tanh, weights = self.points(parameters, self._noise(parameters).unsqueeze(-2))
+        return -(weights * self.pre_tanh_log_prob(parameters.unsqueeze(-2), pre_tanh)).sum(dim=-1)
+
+    def kl(self, parameters: Tensor, other: Family, other_parameters: Tensor) -> Tensor:
+        """Estimate KL(this ‖ other) by the weighted mean of log π̂(u) − log π(u) over fixed noise, the same everywhere.
+
+        The estimate is reproducible. The noise has the first three moments of a standard normal distribution, which
+        makes it exact for normal distributions of u.
+        """
+        generator = torch.Generator().manual_seed(0)
+        half = torch.randn(DIVERGENCE_SAMPLES // 2, self.dimensions, generator=generator).to(parameters.device)
+        half = half / half.square().mean(dim=0).sqrt()
+        pre_tanh, weights = self.points(parameters, torch.cat([half, -half]))
+        theirs = other_parameters.unsqueeze(-2).expand(*pre_tanh.shape[:-1], -1)
+        ours = self.pre_tanh_log_prob(parameters.unsqueeze(-2), pre_tanh)
+        return (weights * (ours - other.pre_tanh_log_prob(theirs, pre_tanh))).sum(dim=-1)
+
+
+class SquashedNormal(Continuous):
+    """Distributions of a = tanh(u), u ~ N(location, scale²); the parameters are location and log-scale, ``[..., 2 A]``.
+
+    Args:
+        dimensions: Number of action dimensions A.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__(dimensions)
+        self.size = 2 * dimensions
+
+    def from_network(self, outputs: Tensor) -> Tensor:
+        """Return the location, and the log-scale within ``LOG_SCALE_RANGE``."""
+        location, log_scale = outputs.chunk(2, dim=-1)
+        return torch.cat([location, log_scale.clamp(*LOG_SCALE_RANGE)], dim=-1)
 
     def distribution(self, parameters: Tensor) -> distributions.Distribution:
         """Return a transformed normal distribution; near the bounds use :meth:`pre_tanh_log_prob` for log-densities."""
         location, log_scale = parameters.chunk(2, dim=-1)
         normal = distributions.Independent(distributions.Normal(location, log_scale.exp(), validate_args=False), 1)
         return distributions.TransformedDistribution(normal, [distributions.TanhTransform()], validate_args=False)
-
-    def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
-        """Return the log-density of actions ``[..., A]``, moving actions on a bound to the nearest float32 inside."""
-        return self.pre_tanh_log_prob(parameters, torch.atanh(action.clamp(-EDGE, EDGE)))
 
     def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
         """Return log π(tanh u|s), ``[...]``, as a squashed Gaussian's."""
@@ -141,11 +229,6 @@ class SquashedNormal(Family):
     def mode(self, parameters: Tensor) -> Tensor:
         """Return tanh of the location, ``[..., A]``."""
         return torch.tanh(parameters.chunk(2, dim=-1)[0])
-
-    def sample(self, parameters: Tensor) -> Tensor:
-        """Sample an action in [−1, 1], ``[..., A]``."""
-        noise = torch.randn_like(parameters[..., : self.dimensions])
-        return torch.tanh(self.from_noise(parameters, noise))
 
     def from_noise(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """Return u = location + scale · noise, ``[..., A]``."""
@@ -165,21 +248,7 @@ class SquashedNormal(Family):
         """Return KL(this ‖ other): exact for another squashed normal (tanh preserves the KL), otherwise an estimate."""
         if isinstance(other, SquashedNormal):
             return distributions.kl_divergence(self.distribution(parameters), other.distribution(other_parameters))
-        return self._estimated_kl(parameters, other, other_parameters)
-
-    def _estimated_kl(self, parameters: Tensor, other: Family, other_parameters: Tensor) -> Tensor:
-        """Return the mean of log π̂(u) − log π(u) over fixed standard normal samples, the same for every state.
-
-        The estimate is reproducible. The samples have the first three moments of a standard normal distribution, which
-        makes it exact for Gaussian priors.
-        """
-        generator = torch.Generator().manual_seed(0)
-        half = torch.randn(DIVERGENCE_SAMPLES // 2, self.dimensions, generator=generator).to(parameters.device)
-        half = half / half.square().mean(dim=0).sqrt()
-        pre_tanh = self.from_noise(parameters.unsqueeze(-2), torch.cat([half, -half]))
-        theirs = other_parameters.unsqueeze(-2).expand(*pre_tanh.shape[:-1], -1)
-        ours = self.pre_tanh_log_prob(parameters.unsqueeze(-2), pre_tanh)
-        return (ours - other.pre_tanh_log_prob(theirs, pre_tanh)).mean(dim=-1)
+        return super().kl(parameters, other, other_parameters)
 
 
 class Density(Family):

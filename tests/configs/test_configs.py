@@ -135,7 +135,7 @@ def test_integers_in_float_notation_are_refused(path, refuse, parse):
     assert {"total_frames", "frames_per_batch", "batch_size", "replay_size"} <= integers
     for key in ("total_frames", "replay_size"):
         message = refuse(path, f"--data.{key}=1e6")
-        assert f"data.{key}" in message and "1000000.0" in message
+        assert "data" in message and key in message and "1000000.0" in message
     assert data_of(parse(path, "--data.total_frames=1_000_000"))["total_frames"] == 1_000_000
 
 

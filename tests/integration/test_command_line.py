@@ -54,7 +54,7 @@ def test_fit_writes_the_whole_run_folder(run, capsys):
     screen = capsys.readouterr().out
     assert "prior" in screen and "policy" in screen and "success rate" in screen and "metrics.json" in screen
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    assert config["data"]["total_frames"] == 1024 and config["model"]["init_args"]["hidden_sizes"] == [16]
+    assert config["data"]["init_args"]["total_frames"] == 1024 and config["model"]["init_args"]["hidden_sizes"] == [16]
 
 
 def test_tensorboard_has_scalars_against_frames_and_pictures(run):
@@ -153,7 +153,8 @@ def test_config_files_are_utf_8_whatever_the_locale(run, tmp_path):
     printed = subprocess.run([*command, "fit", *arguments], **here)
     assert printed.returncode == 0, printed.stderr
     content = yaml.safe_load(printed.stdout.decode("utf-8"))
-    assert content["data"]["env"] == "Größe/Δ-v0" and content["data"]["add_on_reward"] == "wünsche.mitte"
+    data = content["data"]["init_args"]
+    assert data["env"] == "Größe/Δ-v0" and data["add_on_reward"] == "wünsche.mitte"
     model_arguments = content["model"]["init_args"]
     assert model_arguments["gamma"] == 0.5
     assert model_arguments["prior"]["init_args"]["path"] == "pretrained:cartpole-rl"
@@ -235,6 +236,6 @@ def test_help_is_written_for_users(monkeypatch, capsys):
         return " ".join(capsys.readouterr().out.split())
 
     assert all(name in shown("--help") for name in ("fit", "validate", "test", "predict"))
-    assert "Training budget in environment frames, over all ranks." in shown("fit", "--help")
+    assert "Training budget in environment frames, over all ranks." in shown("fit", "--data.help", "ReplayDataModule")
     text = shown("fit", "--model.help", "ResidualSoftQLearning")
     assert "--model.omega_prime" in text and "Weight ω′ = ωα of the prior's log-likelihood" in text

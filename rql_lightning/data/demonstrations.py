@@ -1,0 +1,282 @@
+"""Demonstrations: recorded episodes to imitate, checked when they are loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from rql_lightning.data.memmaps import MemoryMaps
+from rql_lightning.envs.registration import same_environment
+from rql_lightning.errors import DemonstrationError
+from rql_lightning.spaces import check_same, space_from_data
+
+ABOUT = "demonstrations.json"
+"""File beside the tensors that says where they come from."""
+
+MINARI = "minari:"
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Recorded episodes without rewards.
+
+    Attributes:
+        transitions: ``observation``, ``action`` in the environment's units, and the successor's ``observation``,
+            ``terminated`` and ``truncated``, ``[F]``, sorted by episode and time.
+        episode: Episode of each transition, int64 ``[F]``, counted from 0.
+        observation_space, action_space: Spaces of the environment; ``None`` if they are unknown.
+        task: Gymnasium id of the environment; ``None`` if it is unknown.
+        source: Folder or data set, for messages.
+        returns: Undiscounted returns ``[E]`` by name, for a summary; empty if they are unknown.
+        about: Further facts on the source, for a summary.
+    """
+
+    transitions: TensorDict
+    episode: Tensor
+    observation_space: gym.Space[Any] | None
+    action_space: gym.Space[Any] | None
+    task: str | None
+    source: str
+    returns: dict[str, Tensor] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes E."""
+        return int(self.episode[-1]) + 1 if len(self.episode) else 0
+
+    @property
+    def lengths(self) -> Tensor:
+        """Number of steps of each episode, int64 ``[E]``."""
+        return self.episode.bincount(minlength=self.episodes)
+
+    def select(self, episodes: Tensor) -> Demonstrations:
+        """Return some of the episodes, in the order of the demonstrations.
+
+        Args:
+            episodes: Indices of the episodes, int64.
+        """
+        kept = torch.zeros(self.episodes, dtype=torch.bool)
+        kept[episodes] = True
+        steps, order = kept[self.episode], kept.cumsum(0) - 1
+        returns = {name: value[kept] for name, value in self.returns.items()}
+        chosen = {"transitions": self.transitions[steps], "episode": order[self.episode[steps]], "returns": returns}
+        return replace(self, **chosen)
+
+    def split(self, fraction: float, seed: int) -> tuple[Demonstrations, Demonstrations]:
+        """Split at random by episode.
+
+        Args:
+            fraction: Fraction of the episodes to hold out, in (0, 1); at least one is held out.
+            seed: Seed of the split.
+
+        Returns:
+            Episodes to learn from, and those held out.
+
+        Raises:
+            DemonstrationError: If there are fewer than two episodes.
+        """
+        if self.episodes < 2:
+            raise DemonstrationError(
+                f"{self.source}: found {self.episodes} episode, expected at least 2, one to learn from and one to hold "
+                "out; data.validation_fraction 0 holds none out"
+            )
+        held_out = min(max(1, round(fraction * self.episodes)), self.episodes - 1)
+        order = torch.randperm(self.episodes, generator=torch.Generator().manual_seed(seed))
+        return self.select(order[held_out:]), self.select(order[:held_out])
+
+
+def load_demonstrations(source: str | Path) -> Demonstrations:
+    """Load and check demonstrations.
+
+    No code in a file is executed: tensors are read as numbers, and descriptions as JSON.
+
+    Args:
+        source: Folder as written by ``predict`` or by TorchRL, or ``minari:`` followed by the id of a local data set.
+
+    Raises:
+        DemonstrationError: If there are no such demonstrations, or they are damaged; names file and episode.
+    """
+    text = str(source)
+    if text.startswith(MINARI):
+        from rql_lightning.data.minari import load_minari
+
+        demonstrations = load_minari(text.removeprefix(MINARI))
+    else:
+        demonstrations = _load_folder(Path(text).expanduser())
+    _check_contents(demonstrations)
+    return demonstrations
+
+
+def _load_folder(folder: Path) -> Demonstrations:
+    if not folder.is_dir():
+        expected = "expected a folder of demonstrations, such as …/version_0/trajectories, which predict writes"
+        raise DemonstrationError(f"{folder}: found no such folder, {expected}")
+    ranks = sorted(folder.glob("rank*/meta.json"), key=lambda path: int(path.parent.name.removeprefix("rank") or 0))
+    if ranks and not (folder / "meta.json").is_file():
+        return _joined([_load_folder(path.parent) for path in ranks], folder)
+    maps = MemoryMaps(folder)
+    following, collector = maps.nested("next"), maps.nested("collector")
+    episode = collector.read("traj_ids").reshape(-1).to(torch.int64)
+    count = len(episode)
+    if count == 0:
+        raise DemonstrationError(f"{folder}: found no transitions, expected at least one episode")
+    successor = {
+        "observation": following.read("observation"),
+        **{key: following.read(key).reshape(-1).to(torch.bool) for key in ("terminated", "truncated")},
+    }
+    own = {"observation": maps.read("observation"), "action": maps.read("action")}
+    for name, value in {**own, **{f"next, {key}": entry for key, entry in successor.items()}}.items():
+        if len(value) != count:
+            raise DemonstrationError(f"{folder}: found {len(value)} entries of {name}, expected {count} as of traj_ids")
+    changes = torch.cat([torch.zeros(1, dtype=torch.int64), (episode[1:] != episode[:-1]).to(torch.int64)])
+    if int(changes.sum()) + 1 != len(episode.unique()):
+        index = int(episode[int(changes.nonzero()[-1])])
+        raise DemonstrationError(
+            f"{folder}, episode {index}: found its steps in several places, expected them in order"
+        )
+    transitions = TensorDict({**own, "next": TensorDict(successor, [count])}, [count])
+    order = changes.cumsum(0)
+    about = _about(folder / ABOUT)
+    returns = {
+        name: torch.zeros(int(order[-1]) + 1, dtype=torch.float64).index_add_(
+            0, order, following.read(f"{name}_reward").reshape(-1).to(torch.float64)
+        )
+        for name in ("basic", "add_on")
+        if following.has(f"{name}_reward")
+    }
+    spaces = (about.get("observation_space"), about.get("action_space"))
+    task = about.get("task")
+    return Demonstrations(transitions, order, *spaces, task, str(folder), returns, about)
+
+
+def _joined(parts: list[Demonstrations], folder: Path) -> Demonstrations:
+    """Join the demonstrations of several ranks.
+
+    Raises:
+        DemonstrationError: If they are of different tasks.
+    """
+    tasks = {part.task for part in parts}
+    if len(tasks) > 1:
+        raise DemonstrationError(f"{folder}: found demonstrations of {sorted(map(str, tasks))}, expected one task")
+    offsets = torch.tensor([0, *(part.episodes for part in parts[:-1])]).cumsum(0)
+    return replace(
+        parts[0],
+        transitions=torch.cat([part.transitions for part in parts]),
+        episode=torch.cat([part.episode + offset for part, offset in zip(parts, offsets, strict=True)]),
+        returns={name: torch.cat([part.returns[name] for part in parts]) for name in parts[0].returns},
+        source=str(folder),
+    )
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """Read the description of a folder; empty if there is none, as in folders that TorchRL wrote."""
+    if not path.is_file():
+        return {}
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(about["task"], str):
+            raise TypeError(f"the task {about['task']!r}")
+        for key in ("observation_space", "action_space"):
+            about[key] = space_from_data(about[key])
+        return about
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise DemonstrationError(f"{path}: found a damaged description ({error!r})") from error
+
+
+# -- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _check_contents(demonstrations: Demonstrations) -> None:
+    """Refuse numbers that are not finite, and episodes that do not end, end twice or do not follow on."""
+    transitions, episode = demonstrations.transitions, demonstrations.episode
+    following = transitions["next"]
+    _refuse(
+        demonstrations, _not_finite(transitions["observation"]), "infinity or NaN in an observation", "finite numbers"
+    )
+    _refuse(
+        demonstrations, _not_finite(following["observation"]), "infinity or NaN in an observation", "finite numbers"
+    )
+    _refuse(demonstrations, _not_finite(transitions["action"]), "infinity or NaN in an action", "finite numbers")
+    done = following["terminated"] | following["truncated"]
+    last = torch.cat([episode[1:] != episode[:-1], torch.ones(1, dtype=torch.bool)])
+    _refuse(demonstrations, last & ~done, "no end", "its last step to be terminated or truncated")
+    _refuse(demonstrations, done & ~last, "further steps after its end", "none")
+    apart = (following["observation"][:-1] != transitions["observation"][1:]).reshape(len(episode) - 1, -1).any(dim=1)
+    apart = torch.cat([apart & ~last[:-1], torch.zeros(1, dtype=torch.bool)])
+    _refuse(demonstrations, apart, "a step whose successor is not the next step's observation", "consecutive steps")
+
+
+def _not_finite(values: Tensor) -> Tensor:
+    """Return where rows ``[F, ...]`` have a number that is not finite, bool ``[F]``."""
+    return ~values.isfinite().reshape(len(values), -1).all(dim=1)
+
+
+def _refuse(demonstrations: Demonstrations, wrong: Tensor, found: str, expected: str) -> None:
+    """Raise an error that names the first episode with a wrong step, bool ``[F]``."""
+    if not bool(wrong.any()):
+        return
+    row = int(wrong.nonzero()[0])
+    index = int(demonstrations.episode[row])
+    step = row - int((demonstrations.episode < index).sum())
+    raise DemonstrationError(
+        f"{demonstrations.source}, episode {index}, step {step}: found {found}, expected {expected}"
+    )
+
+
+def check_demonstrations(
+    demonstrations: Demonstrations, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str
+) -> None:
+    """Refuse demonstrations of another environment.
+
+    Args:
+        demonstrations: Demonstrations to check.
+        observation_space: Observation space of the environment.
+        action_space: Action space of the environment.
+        task: Gymnasium id of the environment. Demonstrations of the environment that it customises fit too.
+
+    Raises:
+        DemonstrationError: If the demonstrations are of another task, or actions or observations do not fit the spaces.
+        SpaceMismatchError: If the spaces are known and differ.
+    """
+    source, transitions = demonstrations.source, demonstrations.transitions
+    if demonstrations.task is not None and not same_environment(demonstrations.task, task):
+        raise DemonstrationError(f"{source}: found demonstrations of {demonstrations.task}, expected those of {task}")
+    if demonstrations.action_space is not None and demonstrations.observation_space is not None:
+        check_same(f"{source}, action space", demonstrations.action_space, action_space, True)
+        check_same(f"{source}, observation space", demonstrations.observation_space, observation_space, False)
+    shape = tuple(transitions["observation"].shape[1:])
+    if shape != observation_space.shape:
+        raise DemonstrationError(
+            f"{source}: found observations of shape {shape}, expected the environment's {observation_space.shape}"
+        )
+    _check_actions(demonstrations, action_space)
+
+
+def _check_actions(demonstrations: Demonstrations, space: gym.Space[Any]) -> None:
+    action, source = demonstrations.transitions["action"], demonstrations.source
+    shape = tuple(action.shape[1:])
+    kind = "integers" if not action.is_floating_point() else "real numbers"
+    if isinstance(space, gym.spaces.Discrete):
+        if action.is_floating_point() or shape != ():
+            expected = f"integers of shape (), for the discrete actions {space}"
+            raise DemonstrationError(f"{source}: found actions that are {kind} of shape {shape}, expected {expected}")
+        outside = (action < 0) | (action >= int(space.n))
+    else:
+        if not action.is_floating_point() or shape != space.shape:
+            expected = f"real numbers of shape {space.shape}, for the continuous actions {space}"
+            raise DemonstrationError(f"{source}: found actions that are {kind} of shape {shape}, expected {expected}")
+        low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
+        slack = 1e-5 * (high - low)  # for actions that were stored in another precision
+        outside = ((action < low - slack) | (action > high + slack)).reshape(len(action), -1).any(dim=1)
+    _refuse(demonstrations, outside, "an action outside the action space", f"actions in {space}")

@@ -1,0 +1,81 @@
+"""Neural spline flows, for priors of any shape; they need the library zuko (extra ``flows``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rql_lightning import functional
+from rql_lightning.errors import ConfigurationError
+from rql_lightning.policies.families import Continuous
+
+CANDIDATES = 64
+"""Number of noises whose images are compared to find a flow's most probable action."""
+
+
+class Flow(Continuous):
+    """Distributions of a = tanh(u), where a neural spline flow (Durkan et al. 2019) maps u to standard normal noise.
+
+    The parameters ``[..., C]`` are the context of the flow, the outputs of a network of the observation. Outside
+    [−5, 5], the splines are the identity.
+
+    Args:
+        dimensions: Number of action dimensions A.
+        context: Size of the context, C.
+        bins: Number of bins of each spline.
+        transforms: Number of autoregressive transformations.
+        hidden_sizes: Width of each hidden layer of the network that returns the splines.
+
+    Attributes:
+        module: The flow, a module with trainable weights, which the policy registers.
+
+    Raises:
+        ConfigurationError: If zuko is not installed.
+    """
+
+    def __init__(
+        self,
+        dimensions: int,
+        context: int,
+        bins: int = 8,
+        transforms: int = 2,
+        hidden_sizes: tuple[int, ...] = (64, 64),
+    ) -> None:
+        super().__init__(dimensions)
+        try:
+            from zuko.flows import NSF
+        except ImportError as error:
+            expected = "pip install 'rql-lightning[flows]', which brings it"
+            raise ConfigurationError(
+                f"model.family: found 'flow' without the library zuko, expected {expected}"
+            ) from error
+        self.size = context
+        self.module: nn.Module = NSF(
+            dimensions, context, bins=bins, transforms=transforms, hidden_features=hidden_sizes
+        )
+
+    def distribution(self, parameters: Tensor) -> Any:
+        """Return zuko's distribution of u, whose transformation maps u to standard normal noise."""
+        return self.module(parameters)
+
+    def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
+        """Return log π(tanh u|s) = log-density of the flow at u − log |det ∂a/∂u|, ``[...]``."""
+        return self.module(parameters).log_prob(pre_tanh) - functional.squash_log_det(pre_tanh)
+
+    def from_noise(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """Return the u that the flow maps to the noise, ``[..., A]``."""
+        shape = torch.broadcast_shapes(parameters.shape[:-1], noise.shape[:-1])
+        return self.module(parameters).transform.inv(noise.expand(*shape, -1))
+
+    @torch.no_grad()
+    def mode(self, parameters: Tensor) -> Tensor:
+        """Return tanh of the u of highest density among the images of fixed noises, ``[..., A]``."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(CANDIDATES, self.dimensions, generator=generator).to(parameters)
+        noise = torch.cat([torch.zeros_like(noise[:1]), 0.7 * noise])  # the densest part of the base distribution
+        pre_tanh = self.from_noise(parameters.unsqueeze(-2), noise)
+        best = self.module(parameters.unsqueeze(-2)).log_prob(pre_tanh).argmax(dim=-1)
+        index = best[..., None, None].expand(*best.shape, 1, self.dimensions)
+        return torch.tanh(pre_tanh.gather(-2, index).squeeze(-2))

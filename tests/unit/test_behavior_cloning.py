@@ -1,0 +1,221 @@
+"""Behaviour cloning: its loss, early stopping, the fallback off the data, and resume."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import pytorch_lightning as pl
+import torch
+from tensordict import TensorDict
+
+from rql_lightning.algorithms import BehaviorCloning
+from rql_lightning.algorithms.base import Minibatch
+from rql_lightning.algorithms.behavior_cloning import unlike_states
+from rql_lightning.algorithms.optimization import VectorOptimizer
+from rql_lightning.callbacks import AtomicCheckpointIO, FrameCheckpoint
+from rql_lightning.data import DemonstrationDataModule
+from rql_lightning.data.demonstrations import Demonstrations
+from rql_lightning.loading import load_policy
+
+CARTPOLE = "rql_lightning/CartPole-v0"
+
+
+def expert(observation: torch.Tensor) -> torch.Tensor:
+    """Logits of the policy that made the demonstrations, [..., 2]."""
+    push = 2.0 * observation[..., 2] + observation[..., 3]
+    return torch.stack([-push, push], dim=-1)
+
+
+def demonstrations(episodes: int = 40, steps: int = 25) -> Demonstrations:
+    """Episodes of random states with the expert's actions."""
+    generator = torch.Generator().manual_seed(1)
+    observation = torch.randn(episodes * steps, 4, generator=generator)
+    action = torch.multinomial(expert(observation).softmax(dim=-1), 1, generator=generator).squeeze(-1)
+    last = torch.arange(episodes * steps) % steps == steps - 1
+    successor = {"observation": observation.roll(-1, 0), "terminated": torch.zeros_like(last), "truncated": last}
+    count = [episodes * steps]
+    transitions = TensorDict(
+        {"observation": observation, "action": action, "next": TensorDict(successor, count)}, count
+    )
+    spaces = (gym.make(CARTPOLE).observation_space, gym.spaces.Discrete(2))
+    return Demonstrations(
+        transitions, torch.arange(episodes).repeat_interleave(steps), *spaces, CARTPOLE, "made up", {}
+    )
+
+
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``(**settings) →`` a data module with these demonstrations."""
+    monkeypatch.setattr("rql_lightning.data.imitation.load_demonstrations", lambda source: demonstrations())
+
+    def make(**settings: Any) -> DemonstrationDataModule:
+        small = {"updates_per_batch": 8, "batch_size": 64, "total_frames": 8 * 64 * 30, "demonstrations": "made up"}
+        return DemonstrationDataModule(env=CARTPOLE, **{**small, **settings})
+
+    return make
+
+
+def fit(algorithm: BehaviorCloning, data: Any, folder: Path, ckpt_path: Path | None = None, every: int = 10**9) -> Path:
+    torch.manual_seed(3)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    callbacks, plugins = [FrameCheckpoint(every)], [AtomicCheckpointIO()]
+    trainer = pl.Trainer(default_root_dir=folder, max_epochs=1, callbacks=callbacks, plugins=plugins, **quiet)
+    trainer.fit(algorithm, datamodule=data, ckpt_path=ckpt_path)
+    (path,) = folder.rglob("last.ckpt")
+    return path
+
+
+def built(**settings: Any) -> BehaviorCloning:
+    algorithm = BehaviorCloning(**{"hidden_sizes": [16], **settings})
+    space = gym.spaces.Box(-1, 1, (4,))
+    algorithm.build(space, gym.spaces.Discrete(2), CARTPOLE)
+    return algorithm
+
+
+def minibatch(observation: torch.Tensor, action: torch.Tensor) -> Minibatch:
+    zeros = torch.zeros(len(observation))
+    return Minibatch(observation, action, zeros, zeros.bool(), observation)
+
+
+# -- the loss --------------------------------------------------------------------------------------------------------
+
+
+def test_the_terms_of_the_loss_by_hand():
+    algorithm = built(entropy_weight=0.3, fallback_weight=0.2)
+    torch.manual_seed(0)
+    observation, action = torch.randn(6, 4), torch.randint(2, (6,))
+    probabilities = algorithm.policy.distribution_parameters(observation).softmax(dim=-1)
+    losses = algorithm.losses(minibatch(observation, action))
+    expected = -sum(math.log(row[a]) for row, a in zip(probabilities.tolist(), action.tolist(), strict=True)) / 6
+    assert losses["imitation"].item() == pytest.approx(expected, rel=1e-5)
+    entropy = -(probabilities * probabilities.log()).sum(dim=-1).mean()
+    assert losses["entropy"].item() == pytest.approx(-0.3 * entropy.item(), rel=1e-5)
+    unlike = torch.stack([algorithm.losses(minibatch(observation, action))["fallback"] for _ in range(300)]).mean()
+    assert unlike.item() > 0.2 * math.log(2.0), "the uniform policy alone has the least cross-entropy, log 2"
+
+
+def test_states_unlike_the_demonstrated_ones_have_the_same_columns_stretched():
+    torch.manual_seed(0)
+    code = torch.randn(50, 3) * torch.tensor([1.0, 5.0, 0.1]) + 2.0
+    unlike = unlike_states(code, 3.0)
+    stretched = code.mean(0) + 3.0 * (code - code.mean(0))
+    assert torch.allclose(unlike.sort(dim=0).values, stretched.sort(dim=0).values, atol=1e-5)
+    assert not torch.allclose(unlike, stretched)
+
+
+def test_weight_decay_is_that_of_adamw():
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Linear(5, 3), torch.nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = VectorOptimizer([ours.parameters()], 0.01, weight_decay=0.1)
+    oracle = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1)
+    for _ in range(5):
+        batch = torch.randn(7, 5)
+        optimizer.differentiate(ours(batch).square().sum(), list(ours.parameters()))
+        optimizer.step()
+        oracle.zero_grad()
+        theirs(batch).square().sum().backward()
+        oracle.step()
+    for pair in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(*pair, atol=1e-6)
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+def test_it_recovers_the_policy_that_made_the_demonstrations(data, tmp_path):
+    algorithm = BehaviorCloning(hidden_sizes=[32], learning_rate=3e-3, validate_every=2)
+    policy = load_policy(fit(algorithm, data(), tmp_path))
+    observation = torch.randn(500, 4, generator=torch.Generator().manual_seed(9))
+    theirs = expert(observation).log_softmax(dim=-1)
+    ours = policy.family.distribution(policy.distribution_parameters(observation)).logits
+    divergence = (theirs.exp() * (theirs - ours)).sum(dim=-1).mean()
+    untrained = (theirs.exp() * (theirs - math.log(0.5))).sum(dim=-1).mean()
+    assert divergence < 0.15 * untrained
+    assert policy.task == CARTPOLE and policy.prior is None
+
+
+def test_the_best_weights_on_held_out_episodes_are_kept_and_training_stops(data, tmp_path):
+    algorithm = BehaviorCloning(hidden_sizes=[256, 256], learning_rate=1e-2, validate_every=1, patience=3)
+    module = data(episodes=10, total_frames=8 * 64 * 500)
+    seen = []
+    original = algorithm.held_out_log_prob
+    algorithm.held_out_log_prob = lambda: seen.append(original()) or seen[-1]  # type: ignore[method-assign]
+    path = fit(algorithm, module, tmp_path)
+    assert module.frames < module.total_frames and len(seen) >= 4
+    assert max(seen) > seen[-1], "it overfits, or the test shows nothing"
+    assert max(seen[-3:]) <= seen[-4] == max(seen)
+    algorithm.demonstrations.held_out = module.held_out
+    assert original() == pytest.approx(max(seen), abs=1e-5)
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    name = "policy.network.0.weight"
+    assert torch.equal(weights[name], algorithm.state_dict()[name])
+
+
+def test_without_held_out_episodes_the_budget_is_spent(data, tmp_path):
+    module = data(validation_fraction=0.0, total_frames=8 * 64 * 3)
+    algorithm = BehaviorCloning(hidden_sizes=[8], validate_every=1, patience=1)
+    fit(algorithm, module, tmp_path)
+    assert module.frames == module.total_frames and algorithm.updates == 24 and module.held_out is None
+
+
+def test_the_fallback_makes_the_policy_wide_off_the_data_and_hardly_changes_it_on_them(data, tmp_path):
+    def trained(weight: float) -> tuple[float, float]:
+        algorithm = BehaviorCloning(hidden_sizes=[32], learning_rate=3e-3, fallback_weight=weight, fallback_spread=4.0)
+        policy = load_policy(fit(algorithm, data(), tmp_path / f"{weight}"))
+        near = torch.randn(500, 4, generator=torch.Generator().manual_seed(9))
+        entropy = policy.distribution(6.0 * near).entropy().mean().item()
+        return entropy, policy.log_prob_of(near, expert(near).argmax(dim=-1)).mean().item()
+
+    (narrow, sure), (wide, less_sure) = trained(0.0), trained(0.1)
+    assert wide > narrow + 0.2 and less_sure > sure - 0.15
+
+
+def test_resume_is_exact(data, tmp_path):
+    def algorithm() -> BehaviorCloning:
+        settings = {"learning_rate_schedule": "constant", "fallback_weight": 0.1, "validate_every": 2}
+        return BehaviorCloning(hidden_sizes=[8], **settings)
+
+    straight, resumed = algorithm(), algorithm()
+    fit(straight, data(), tmp_path / "straight")
+    half = fit(algorithm(), data(total_frames=8 * 64 * 15), tmp_path / "half")
+    torch.manual_seed(11)  # of no consequence
+    # The half run restored its best weights at its end; go on from there in both.
+    fit(resumed, data(), tmp_path / "resumed", half)
+    again = algorithm()
+    fit(again, data(), tmp_path / "again", half)
+    assert resumed.updates == straight.updates
+    for pair in zip(resumed.parameters(), again.parameters(), strict=True):
+        assert torch.equal(*pair)
+
+
+# -- demonstrations in training batches ------------------------------------------------------------------------------
+
+
+def test_no_reward_reaches_the_algorithm(data, tmp_path):
+    class Watching(BehaviorCloning):
+        def update(self, batch: Any) -> dict[str, float]:
+            self.keys = set(batch.keys(include_nested=True, leaves_only=True))
+            return super().update(batch)
+
+    algorithm = Watching(hidden_sizes=[8])
+    fit(algorithm, data(total_frames=8 * 64), tmp_path)
+    named = {key if isinstance(key, str) else ".".join(key) for key in algorithm.keys}
+    assert named == {"observation", "action", "next.observation", "next.terminated", "next.truncated"}
+
+
+def test_episodes_are_not_divided_by_the_split(data):
+    module = data()
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.datamodule, module.trainer = module, trainer
+    trainer.state.fn = "fit"
+    module.setup("fit")
+    training, held_out = module.training, module.held_out
+    assert (training.episodes, held_out.episodes) == (36, 4) and len(training) + len(held_out) == 1000
+    first = {tuple(row.tolist()) for row in training.transitions["observation"]}
+    assert not first & {tuple(row.tolist()) for row in held_out.transitions["observation"]}
+    assert all((part.episode.bincount() == 25).all() for part in (training, held_out))
