@@ -12,10 +12,13 @@ a, computed from the *pre-tanh* action u: this avoids atanh near the bounds and 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+RewardKind = Literal["logit", "gail", "negative"]
 
 Weight = Tensor | float
 """A number, or a tensor that broadcasts over the batch ``...``."""
@@ -246,3 +249,28 @@ def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float)
         Scalar.
     """
     return -log_alpha * (log_prob.detach() + target_entropy).mean()
+
+
+# -- imitation -------------------------------------------------------------------------------------------------------
+
+
+def imitation_reward(logit: Tensor, kind: RewardKind) -> Tensor:
+    r"""Return the reward of a discriminator D = sigmoid(logit), the probability that a step was demonstrated.
+
+    A step like the demonstrated ones has a large D and a large logit, and each kind of reward increases with it. With
+    the optimal discriminator, logit = log ρ_E − log ρ_π for the occupancies ρ of expert and policy. The kinds are
+
+    - ``logit``: log D − log(1 − D) = logit, of either sign (as adversarial inverse RL, Fu et al. 2018);
+    - ``gail``: −log(1 − D) = softplus(logit) ≥ 0 (Ho & Ermon 2016 minimise E_π[log(1 − D)] with this D);
+    - ``negative``: log D = −softplus(−logit) ≤ 0.
+
+    Args:
+        logit: Logits, ``[...]``.
+        kind: Kind of the reward.
+
+    Returns:
+        ``[...]``.
+    """
+    if kind == "gail":
+        return F.softplus(logit)
+    return -F.softplus(-logit) if kind == "negative" else logit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -64,6 +64,66 @@ class RowNetwork(nn.Module):
         embedded = self.embedding(torch.cat([first.expand_as(others), others], dim=-1))
         pooled = torch.cat([first.squeeze(-2), embedded.mean(dim=-2), embedded.amax(dim=-2)], dim=-1)
         return self.head(pooled)
+
+
+class Discriminator(nn.Module):
+    """A network that returns the logit of the probability that its input was demonstrated, with normalised inputs.
+
+    Args:
+        inputs: Size of the input I, ``[..., I]``.
+        hidden_sizes: Width of each hidden layer.
+        spectral_norm: Whether the layers' spectral norms are kept at 1 (Miyato et al. 2018).
+
+    Attributes:
+        size: Size of the input.
+        mean, variance, count: Running moments of the inputs, ``[I]``, and how many inputs they are of.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(self, inputs: int, hidden_sizes: Sequence[int], spectral_norm: bool = False) -> None:
+        super().__init__()
+        self.size, self.network = inputs, mlp(inputs, hidden_sizes, 1)
+        if spectral_norm:
+            for layer in self.network:
+                if isinstance(layer, nn.Linear):
+                    nn.utils.parametrizations.spectral_norm(layer)
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("variance", torch.ones(inputs))
+        self.register_buffer("count", torch.tensor(0.0))
+
+    @torch.no_grad()
+    def observe(self, inputs: Tensor, average: Callable[[Tensor], Tensor]) -> None:
+        """Add a batch to the running moments (Chan et al. 1979).
+
+        Args:
+            inputs: Batch ``[n, I]``.
+            average: Function that averages the batch's moments over the ranks.
+        """
+        first, second = average(torch.stack([inputs.mean(dim=0), inputs.square().mean(dim=0)]))
+        total = self.count + len(inputs)
+        share = len(inputs) / total
+        difference = first - self.mean
+        within = (second - first.square()).clamp(min=0.0)
+        self.variance.copy_((1 - share) * self.variance + share * within + share * (1 - share) * difference.square())
+        self.mean.add_(share * difference)
+        self.count.copy_(total)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``[..., I]`` to logits ``[...]``."""
+        return self.network((inputs - self.mean) / (self.variance + 1e-6).sqrt()).squeeze(-1)
+
+    def gradient_penalty(self, inputs: Tensor) -> Tensor:
+        """Return the mean of (‖∂ logit / ∂ normalised input‖ − 1)² (Gulrajani et al. 2017), scalar, differentiable.
+
+        Args:
+            inputs: Inputs between demonstrated and collected ones, ``[n, I]``.
+        """
+        normalised = ((inputs - self.mean) / (self.variance + 1e-6).sqrt()).detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.network(normalised).sum(), normalised, create_graph=True)
+        return (gradient.norm(dim=-1) - 1.0).square().mean()
 
 
 class TwinCritic(nn.Module):

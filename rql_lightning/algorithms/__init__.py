@@ -4,12 +4,14 @@ from rql_lightning.algorithms.ablations import GreedyCustomization, KLRewardSAC,
 from rql_lightning.algorithms.base import Algorithm
 from rql_lightning.algorithms.behavior_cloning import BehaviorCloning
 from rql_lightning.algorithms.frozen import FrozenPolicy
+from rql_lightning.algorithms.gail import GAIL
 from rql_lightning.algorithms.residual_sac import ResidualSAC
 from rql_lightning.algorithms.residual_soft_q import ResidualSoftQLearning
 from rql_lightning.algorithms.sac import SoftActorCritic
 from rql_lightning.algorithms.soft_q import SoftQLearning
 
 __all__ = [
+    "GAIL",
     "Algorithm",
     "BehaviorCloning",
     "FrozenPolicy",

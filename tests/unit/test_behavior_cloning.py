@@ -165,10 +165,10 @@ def test_without_held_out_episodes_the_budget_is_spent(data, tmp_path):
 
 def test_the_fallback_makes_the_policy_wide_off_the_data_and_hardly_changes_it_on_them(data, tmp_path):
     def trained(weight: float) -> tuple[float, float]:
-        algorithm = BehaviorCloning(hidden_sizes=[32], learning_rate=3e-3, fallback_weight=weight, fallback_spread=4.0)
+        algorithm = BehaviorCloning(hidden_sizes=[32], learning_rate=3e-3, fallback_weight=weight, fallback_spread=8.0)
         policy = load_policy(fit(algorithm, data(), tmp_path / f"{weight}"))
         near = torch.randn(500, 4, generator=torch.Generator().manual_seed(9))
-        entropy = policy.distribution(6.0 * near).entropy().mean().item()
+        entropy = policy.distribution(8.0 * near).entropy().mean().item()
         return entropy, policy.log_prob_of(near, expert(near).argmax(dim=-1)).mean().item()
 
     (narrow, sure), (wide, less_sure) = trained(0.0), trained(0.1)
