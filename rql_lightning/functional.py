@@ -274,3 +274,25 @@ def imitation_reward(logit: Tensor, kind: RewardKind) -> Tensor:
     if kind == "gail":
         return F.softplus(logit)
     return -F.softplus(-logit) if kind == "negative" else logit
+
+
+def iq_loss(q_taken: Tensor, value: Tensor, q_target: Tensor, expert: int, chi_squared: float) -> Tensor:
+    r"""Return the negated objective of inverse soft Q-learning with the χ² regulariser (Garg et al. 2021).
+
+    The implied reward of a transition is r = Q(s, a) − γ V(s′). The loss is −E_E[r] + E[V(s) − γ V(s′)] +
+    E[r²] / (4 α_χ), where E_E is the mean over demonstrated transitions, and E that over all. If all are demonstrated,
+    the first two terms are −E_E[Q(s, a) − V(s)] = −α E_E[log π(a|s)], the negated log-likelihood.
+
+    Args:
+        q_taken: Q(s, a) of the actions taken, ``[..., B]``, demonstrated transitions first.
+        value: V(s), ``[..., B]``.
+        q_target: γ V(s′) under the target network, ``[..., B]``, without gradient; 0 at terminal states.
+        expert: Number of demonstrated transitions, at most B.
+        chi_squared: α_χ > 0.
+
+    Returns:
+        Scalar.
+    """
+    assert q_taken.shape == value.shape == q_target.shape
+    reward = q_taken - q_target
+    return (value - q_target).mean() - reward[..., :expert].mean() + reward.square().mean() / (4.0 * chi_squared)

@@ -16,7 +16,7 @@ from rql_lightning.spaces import space_from_data
 KINDS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "NetworkPolicy": (NetworkPolicy, ("hidden_sizes", "family", "components", "context", "rows", "task")),
     "SoftQPolicy": (SoftQPolicy, ("hidden_sizes", "alpha_hat", "omega_prime", "task")),
-    "SquashedGaussianPolicy": (SquashedGaussianPolicy, ("hidden_sizes", "task")),
+    "SquashedGaussianPolicy": (SquashedGaussianPolicy, ("hidden_sizes", "task", "temperature")),
 }
 """The policy classes that a file can hold, and the settings in their descriptions that their constructors take."""
 
@@ -40,6 +40,7 @@ def build_policy(description: dict[str, Any], prior: Prior | None = None) -> Pol
         prior = prior or prior_from_description(description["prior"])
         prior.attach(*spaces)
     encoder = described_encoder(description)
+    description = {"temperature": None, **description}  # descriptions of version 0.1.0 have none
     return kind(*spaces, prior=prior, encoder=encoder, **{key: description[key] for key in settings})
 
 
@@ -148,7 +149,7 @@ class CheckpointPrior(Prior):
             policy.action_space,
             policy.task,
         )
-        self.family, self.bounds = policy.family, policy.bounds
+        self.family, self.bounds, self.temperature = policy.family, policy.bounds, policy.temperature
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
         """Return the policy's distribution parameters, ``[..., P]``."""

@@ -5,6 +5,7 @@ from rql_lightning.algorithms.base import Algorithm
 from rql_lightning.algorithms.behavior_cloning import BehaviorCloning
 from rql_lightning.algorithms.frozen import FrozenPolicy
 from rql_lightning.algorithms.gail import GAIL
+from rql_lightning.algorithms.iq_learn import IQLearn, IQLearnSAC
 from rql_lightning.algorithms.residual_sac import ResidualSAC
 from rql_lightning.algorithms.residual_soft_q import ResidualSoftQLearning
 from rql_lightning.algorithms.sac import SoftActorCritic
@@ -16,6 +17,8 @@ __all__ = [
     "BehaviorCloning",
     "FrozenPolicy",
     "GreedyCustomization",
+    "IQLearn",
+    "IQLearnSAC",
     "KLRewardSAC",
     "PriorLikelihoodSAC",
     "ResidualSAC",

@@ -86,8 +86,8 @@ def _check_description(about: dict[str, Any], algorithm: Built, path: str) -> No
 
 
 def _comparable(policy: dict[str, Any]) -> dict[str, Any]:
-    """Return a policy's description with its encoder as numbers, and its prior without the path of its file."""
-    result = {key: value for key, value in policy.items() if key != "goal_scales"}
+    """Return a policy's description with its encoder as numbers, without temperature, and its prior without path."""
+    result = {key: value for key, value in policy.items() if key not in ("goal_scales", "temperature")}
     result["encoder"] = described_encoder(policy).describe()
     if policy["prior"] is not None:
         prior = {key: value for key, value in policy["prior"].items() if key != "path"}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rql_lightning.algorithms.base import Algorithm
+from rql_lightning.algorithms.hyperparameters import Temperature
 from rql_lightning.priors import Prior
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ class CustomizesPrior(Algorithm):
     def prior(self) -> Prior:
         """The frozen policy to customise."""
         return self._prior[0]
+
+    def weight_of(self, omega_prime: float | None, alpha_hat: Temperature) -> Temperature:
+        """Return ω′, by default the temperature α of the prior (ω′ = ωα with ω = 1), or α̂ if α is unknown."""
+        if omega_prime is not None:
+            return omega_prime
+        return alpha_hat if self.prior.temperature is None else self.prior.temperature
 
     def _why(self, expected: str) -> str:
         return f"{expected}: an algorithm that customises a prior must never see the basic reward"

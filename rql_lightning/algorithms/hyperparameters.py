@@ -95,6 +95,7 @@ _RULES: dict[str, tuple[Any, str]] = {
     "omega_prime_warm_up_factor": (_not_negative, "a finite number >= 0"),
     "prior_min_scale": (_not_negative, "a finite number >= 0"),
     "prior_log_prob_min": (lambda value: value is None or -math.inf < value < 0, "a finite number < 0, or null"),
+    "chi_squared": (_positive, "a finite number > 0"),
     "reward_kind": (lambda value: value in ("logit", "gail", "negative"), "'logit', 'gail' or 'negative'"),
     "regularization": (
         lambda value: value in ("gradient_penalty", "spectral_norm", "none"),

@@ -34,8 +34,12 @@ class Imitates(Algorithm):
         Returns:
             The transitions ``[K, B]``, with continuous actions in [−1, 1] and their pre-tanh actions, and rewards 0.
         """
-        policy: Any = self.policy
-        if policy.bounds is not None:
-            unit = policy.bounds.from_environment(batch["action"].to(torch.float32)).clamp(-EDGE, EDGE)
-            batch = batch.copy().update({"action": unit, "pre_tanh": torch.atanh(unit)})
-        return self.minibatches(batch)
+        return super().minibatches(self.with_unit_actions(batch))
+
+    def with_unit_actions(self, batch: TensorDictBase) -> TensorDictBase:
+        """Convert continuous actions of demonstrations to [−1, 1] and add pre-tanh actions; discrete ones stay."""
+        bounds: Any = self.policy.bounds
+        if bounds is None:
+            return batch
+        unit = bounds.from_environment(batch["action"].to(torch.float32)).clamp(-EDGE, EDGE)
+        return batch.copy().update({"action": unit, "pre_tanh": torch.atanh(unit)})

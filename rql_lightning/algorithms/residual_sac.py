@@ -27,7 +27,8 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
     Args:
         prior: Frozen policy to customise.
         omega_prime: Weight ω′ = ωα of the prior's log-likelihood, >= 0; a larger weight keeps the policy closer to the
-            prior. null stands for alpha_hat, which must then be a number.
+            prior. null stands for the temperature that the prior was trained at, if its file has it, else alpha_hat,
+            which must then be a number.
         alpha_hat: Temperature of the customised policy: a number, or 'auto' to keep its entropy at target_entropy.
         start_at_prior: Whether the actor starts from the prior's weights (which requires equal hidden_sizes and
             goal_scales) and the residual critics start at 0.
@@ -57,15 +58,15 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
         **settings: Any,
     ) -> None:
         check_hyperparameters(locals())
-        unset = omega_prime is None and alpha_hat == "auto"
-        expected = "a number >= 0: model.alpha_hat auto provides no fixed temperature to use instead"
-        require(not unset, "model.omega_prime", omega_prime, expected)
         super().__init__(alpha=alpha_hat, start_at=None, **settings)
         self._prior = [prior]
+        weight = self.weight_of(omega_prime, alpha_hat)
+        expected = "a number >= 0: neither the prior's file nor model.alpha_hat auto has a fixed temperature"
+        require(weight != "auto", "model.omega_prime", omega_prime, expected)
         self.start_at_prior, self.prior_frames = start_at_prior, prior_frames
         self.guard = Guard(prior_min_scale, prior_log_prob_min)
         self.annotation = {"prior_min_scale": prior_min_scale}
-        self.omega_prime = float(alpha_hat if omega_prime is None else omega_prime)
+        self.omega_prime = float(weight)
         self.omega_prime_warm_up_frames = omega_prime_warm_up_frames
         self.omega_prime_warm_up_factor = omega_prime_warm_up_factor
 

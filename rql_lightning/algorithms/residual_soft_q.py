@@ -25,7 +25,7 @@ class ResidualSoftQLearning(CustomizesPrior, SoftQLearning):
     Args:
         prior: Frozen policy to customise.
         omega_prime: Weight ω′ = ωα of the prior's log-likelihood, >= 0; a larger weight keeps the policy closer to the
-            prior. null stands for alpha_hat.
+            prior. null stands for the temperature that the prior was trained at, if its file has it, else alpha_hat.
         alpha_hat: Temperature of the customised policy.
         epsilon_initial: Probability of a uniformly random action at the start of training; otherwise the policy is
             sampled. A large value lets customization fail in tasks whose relevant states only a skilled policy reaches.
@@ -46,7 +46,7 @@ class ResidualSoftQLearning(CustomizesPrior, SoftQLearning):
         check_number("alpha_hat", alpha_hat)
         super().__init__(alpha=alpha_hat, epsilon_initial=epsilon_initial, **settings)
         self._prior = [prior]
-        self.omega_prime = alpha_hat if omega_prime is None else omega_prime
+        self.omega_prime = float(self.weight_of(omega_prime, alpha_hat))
 
     def make_policy(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> SoftQPolicy:
         """Build the policy of Eq. 6."""

@@ -108,6 +108,17 @@ class SoftActorCritic(Algorithm):
         """Return an estimate of V(s′), ``[B]``: the smaller target critic at a′ ~ π̂(·|s′) minus α̂ log π̂(a′|s′)."""
         return functional.actor_critic_value(next_q, sample.log_prob, alpha_hat)
 
+    def critic_loss(self, minibatch: Minibatch, q_target: Tensor, sample: Sample) -> tuple[Tensor, Tensor]:
+        """Return the sum of both critics' losses (Eq. 7), scalar, and their Q-values of the actions taken, ``[2, B]``.
+
+        Args:
+            minibatch: Transitions, ``[B]``.
+            q_target: Targets of Eq. 8, ``[B]``, without gradient.
+            sample: Actions sampled from the policy at the same states.
+        """
+        q_taken = self.critic(minibatch.observation, minibatch.action)
+        return 2.0 * functional.td_loss(q_taken, q_target.expand_as(q_taken)), q_taken
+
     def actor_loss(self, minibatch: Minibatch, q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
         """Return the loss of Eq. 10 without a prior, scalar."""
         return functional.actor_loss(sample.log_prob, q, alpha_hat)
@@ -131,6 +142,7 @@ class SoftActorCritic(Algorithm):
             self.log_alpha = nn.Parameter(log_alpha)
         else:  # the config's number, whatever a checkpoint was trained with
             self.register_buffer("log_alpha", log_alpha, persistent=False)
+        self.policy.temperature = initial
         self.entropy_goal = -float(actions) if self.target_entropy is None else self.target_entropy
         most = actions * math.log(2.0)  # the entropy of the uniform policy on [−1, 1]^A
         expected = f"less than {most:.3f} nats, the largest entropy of {actions} action dimensions in [-1, 1]"
@@ -157,9 +169,10 @@ class SoftActorCritic(Algorithm):
         In each update, all gradients are taken at the parameters before it.
         """
         optimizer = self.main_optimizer
-        noise = torch.randn(2, *batch["action"].shape, device=self.device).unbind(1)
+        together = self.minibatches(batch)
+        noise = torch.randn(2, *together.action.shape, device=self.device).unbind(1)
         history: list[dict[str, Tensor]] = []
-        minibatches = self.minibatches(batch).split()
+        minibatches = together.split()
         for index, (minibatch, (own, following)) in enumerate(zip(minibatches, noise, strict=True), start=1):
             losses, sample, diagnostics = self.losses(minibatch, own, following)
             last = index == len(minibatches)
@@ -171,6 +184,7 @@ class SoftActorCritic(Algorithm):
             self.updates += 1
             self._target_vector.lerp_(self._critic_vector, self.tau)
             history.append(diagnostics)
+        self.policy.temperature = self.log_alpha.exp().item()
         means = {key: torch.stack([row[key] for row in history]).mean().item() for key in history[0]}
         means |= {key: value.mean().item() for key, value in self.diagnostics(minibatches[-1], sample).items()}
         return {**means, "learning_rate": optimizer.param_groups[0]["lr"]}
@@ -197,9 +211,8 @@ class SoftActorCritic(Algorithm):
             next_q = self.target_critic(minibatch.next_observation, following.action).amin(dim=0)
             v_next = self.next_value(minibatch, next_q, following, alpha_hat)
             q_target = functional.residual_target(minibatch.reward, minibatch.terminated, v_next, self.gamma)
-        q_taken = self.critic(minibatch.observation, minibatch.action)
-        critic_loss = 2.0 * functional.td_loss(q_taken, q_target.expand_as(q_taken))  # the sum of both critics' Eq. 7
         sample = self.sample(minibatch.observation, noise)
+        critic_loss, q_taken = self.critic_loss(minibatch, q_target, sample)
         q = self.critic(minibatch.observation, sample.action, frozen=True).amin(dim=0)
         losses = {"critic": critic_loss, "actor": self.actor_loss(minibatch, q, sample, alpha_hat)}
         if self.alpha == "auto":

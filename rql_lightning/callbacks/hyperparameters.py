@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from rql_lightning.algorithms import Algorithm
 from rql_lightning.priors import Prior
 
 
@@ -22,7 +23,8 @@ def settings(trainer: pl.Trainer) -> dict[str, Any]:
     """
     algorithm: Any = trainer.lightning_module
     sections = {"model": _named(algorithm), "data": _named(trainer.datamodule)}  # type: ignore[attr-defined]
-    flat = {"model/class": type(algorithm).__name__, "seed": torch.initial_seed()}
+    seed = trainer.datamodule.run_seed  # type: ignore[attr-defined]
+    flat = {"model/class": type(algorithm).__name__, "seed": torch.initial_seed() if seed is None else seed}
     return flat | {key: _plain(value) for key, value in _flat(sections).items() if _is_plain(value)}
 
 
@@ -37,11 +39,13 @@ def _named(owner: Any) -> dict[str, Any]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one, with priors as their origins."""
+    """A nested mapping as one, with priors as their origins, and algorithms as their arguments."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{name}/")
+        elif isinstance(value, Algorithm):
+            flat |= _flat({"class": type(value).__name__, **_named(value)}, f"{prefix}{name}/")
         else:
             flat[f"{prefix}{name}"] = _origin(value) if isinstance(value, Prior) else value
     return flat

@@ -111,7 +111,6 @@ class DemonstrationDataModule(HasDemonstrations):
         super().__init__(**settings)
         require_counts(updates_per_batch=updates_per_batch, batch_size=batch_size)
         self.updates_per_batch, self.batch_size = updates_per_batch, batch_size
-        self.run_seed: int | None = None
 
     @property
     def frames_per_turn(self) -> int:

@@ -63,6 +63,7 @@ class TaskDataModule(pl.LightningDataModule):
         observation_space, action_space: Spaces of one environment; available after :meth:`setup`.
         customization: Add-on reward and metric of the task; available after :meth:`setup`.
         frames: Number of environment frames collected so far, over all ranks.
+        run_seed: Seed of the run where training batches reseed PyTorch's generator; ``None`` where they do not.
     """
 
     observation_space: gym.Space[Any]
@@ -87,6 +88,7 @@ class TaskDataModule(pl.LightningDataModule):
         self.env, self.reward, self.omega, self.add_on_reward = env, reward, omega, add_on_reward
         self.env_kwargs, self.reference, self.total_frames = dict(env_kwargs or {}), reference, total_frames
         self.frames = 0
+        self.run_seed: int | None = None
 
     @property
     def algorithm(self) -> Any:

@@ -26,6 +26,7 @@ class SquashedGaussianPolicy(Policy):
         encoder: Encoder of observations; by default scales numbers with finite bounds to [−1, 1].
         prior: Frozen prior that the policy customises, or ``None``.
         task: Gymnasium id of the task.
+        temperature: Temperature at which the actor was trained, or ``None`` if it is unknown.
     """
 
     bounds: ActionBounds
@@ -38,6 +39,7 @@ class SquashedGaussianPolicy(Policy):
         encoder: Encoder | None = None,
         prior: Policy | None = None,
         task: str | None = None,
+        temperature: float | None = None,
     ) -> None:
         super().__init__()
         check_continuous(observation_space, action_space)
@@ -46,7 +48,7 @@ class SquashedGaussianPolicy(Policy):
         self.family = SquashedNormal(self.bounds.size)
         self.encoder = encoder or Encoder.scaled_of(observation_space)
         self.network = mlp(self.encoder.size, self.hidden_sizes, self.family.size)
-        self.prior = prior
+        self.prior, self.temperature = prior, temperature
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
         """Return location and log-scale of u, concatenated, ``[..., 2 A]``."""
@@ -84,5 +86,5 @@ class SquashedGaussianPolicy(Policy):
     def describe(self) -> dict[str, Any]:
         """Return the description from which :func:`rql_lightning.load_policy` rebuilds the policy."""
         prior = None if self.prior is None else self.prior.describe()
-        own = {"hidden_sizes": self.hidden_sizes, "encoder": self.encoder.describe()}
+        own = {"hidden_sizes": self.hidden_sizes, "encoder": self.encoder.describe(), "temperature": self.temperature}
         return {**super().describe(), **own, "prior": prior}

@@ -29,6 +29,7 @@ class Policy(nn.Module):
         bounds: Conversion between actions in [−1, 1] and the environment's units; ``None`` for discrete actions.
         task: Gymnasium id of the environment that the policy was created for, or ``None``.
         prior: Prior that the policy customises, or ``None``.
+        temperature: Temperature α at which the policy is soft-optimal for its reward, or ``None`` if it is unknown.
     """
 
     observation_space: gym.Space[Any]
@@ -37,11 +38,12 @@ class Policy(nn.Module):
     bounds: ActionBounds | None
     task: str | None
     prior: Policy | None
+    temperature: float | None
     needs_state = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.task, self.prior, self.bounds = None, None, None
+        self.task, self.prior, self.bounds, self.temperature = None, None, None, None
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
         """Return the distribution parameters ``[..., P]`` at observations ``[..., *observation_shape]``."""

@@ -47,7 +47,7 @@ class SoftQPolicy(Policy):
         self.hidden_sizes, self.alpha_hat, self.omega_prime = list(hidden_sizes), alpha_hat, omega_prime
         self.encoder = encoder or Encoder.raw_of(observation_space)
         self.q_network = mlp(self.encoder.size, self.hidden_sizes, self.family.size)
-        self.prior = prior
+        self.prior, self.temperature = prior, alpha_hat
 
     def q_values(self, observation: Tensor) -> Tensor:
         """Return Q (or Q_R) of all actions, ``[..., A]``."""

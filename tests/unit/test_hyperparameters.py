@@ -24,6 +24,8 @@ LEARNING = [
 ]
 SPECIAL = {"alpha": 0.7, "alpha_hat": 0.7, "prior_log_prob_min": -50.0}
 SPECIAL |= {"start_at": "pretrained:mountain-car-rl", "hidden_sizes": [8, 8], "goal_scales": [2.0, 3.0]}
+SPECIAL |= {"family": "mixture", "rows": 3, "reward_kind": "gail", "regularization": "none"}
+SPECIAL |= {"discriminator_sizes": [8], "discriminator_learning_rate_schedule": "linear"}
 SPECIAL |= {"target_entropy": -3.5, "huber_delta": 0.6, "max_grad_norm": 5.5, "omega_prime": 0.4}
 
 
@@ -58,11 +60,13 @@ def logged(algorithm: Algorithm, data: Any = None) -> dict[str, Any]:
 def test_every_argument_of_an_algorithm_is_logged_as_given(algorithm):
     defaults = parameters(algorithm)
     prior = {"prior": CheckpointPrior("pretrained:cartpole-rl")} if "prior" in defaults else {}
-    given = {name: other(name, default) for name, default in defaults.items() if name != "prior"}
+    prior |= {"learner": SoftQLearning(tau=0.5)} if "learner" in defaults else {}
+    given = {name: other(name, default) for name, default in defaults.items() if name not in prior}
     assert all(given[name] != defaults[name] for name in given)
     found = logged(algorithm(**prior, **given))
     expected = {f"model/{name}": str(value) if isinstance(value, list) else value for name, value in given.items()}
-    expected |= {"model/prior": "pretrained:cartpole-rl"} if prior else {}
+    expected |= {"model/prior": "pretrained:cartpole-rl"} if "prior" in prior else {}
+    expected |= {"model/learner/class": "SoftQLearning", "model/learner/tau": 0.5} if "learner" in prior else {}
     expected |= {"model/class": algorithm.__name__}
     assert {name: found.get(name) for name in expected} == expected
     shown = logged(algorithm(**prior))

@@ -1,0 +1,114 @@
+"""Inverse soft Q-learning (IQ-Learn, Garg et al. 2021): a soft Q-function from demonstrations.
+
+Each class is a learner with another loss of its critic: a prior learnt in this way is the one that residual Q-learning
+assumes, soft-optimal for some reward at a known temperature.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rql_lightning import functional
+from rql_lightning.algorithms.base import Minibatch
+from rql_lightning.algorithms.hyperparameters import check_hyperparameters
+from rql_lightning.algorithms.imitation import Imitates
+from rql_lightning.algorithms.sac import Sample, SoftActorCritic
+from rql_lightning.algorithms.soft_q import SoftQLearning
+from rql_lightning.errors import require
+
+if TYPE_CHECKING:
+    from tensordict import TensorDictBase
+
+
+class InverseLearner(Imitates):
+    """The part of inverse soft Q-learning that does not depend on the kind of actions.
+
+    Attributes:
+        chi_squared: Weight α_χ of the χ² regulariser, which keeps the implied rewards near ±2 α_χ.
+        bound_values: Whether V(s′) in targets is kept within ±2 α_χ / (1 − γ), the range for such rewards (as LS-IQ,
+            Al-Hafez et al. 2023).
+    """
+
+    chi_squared: float
+    bound_values: bool
+    gamma: float
+
+    def minibatches(self, batch: TensorDictBase) -> Minibatch:
+        """Return K minibatches of demonstrated transitions, followed by collected ones if there are any.
+
+        Args:
+            batch: Demonstrations ``[K, B]``, or collected transitions ``[K, B]`` with demonstrations under a key.
+
+        Returns:
+            ``[K, B]``, or ``[K, 2 B]`` with the demonstrations first.
+        """
+        demonstrations = batch.get("demonstrations", None)
+        self._demonstrated = batch.shape[1]
+        if demonstrations is None:
+            return super().minibatches(self.with_unit_actions(batch))
+        collected = batch.exclude("demonstrations")
+        expert = self.with_unit_actions(demonstrations).select(*collected.keys(True, True), strict=False)
+        return super().minibatches(torch.cat([expert, collected.select(*expert.keys(True, True))], dim=1))
+
+    def inverse_loss(self, q_taken: Tensor, value: Tensor, q_target: Tensor) -> Tensor:
+        """Return the loss of a minibatch ``[..., B]``, demonstrations first, scalar (:func:`functional.iq_loss`)."""
+        if self.bound_values:
+            bound = self.gamma * 2.0 * self.chi_squared / (1.0 - self.gamma)
+            q_target = q_target.clamp(-bound, bound)
+        return functional.iq_loss(q_taken, value, q_target, self._demonstrated, self.chi_squared)
+
+
+class IQLearn(InverseLearner, SoftQLearning):
+    """Learn a soft Q-function from demonstrations with discrete actions, without a reward.
+
+    With DemonstrationDataModule it learns from the demonstrations alone; with DemonstrationReplayDataModule also from
+    the states that the policy visits.
+
+    Args:
+        chi_squared: Weight of the regulariser: implied rewards stay near +-2 * chi_squared.
+        bound_values: Whether values in targets are kept within +-2 * chi_squared / (1 - gamma).
+        **settings: Arguments of SoftQLearning.
+    """
+
+    def __init__(self, chi_squared: float = 0.5, bound_values: bool = False, **settings: Any) -> None:
+        check_hyperparameters(locals())
+        super().__init__(**settings)
+        self.chi_squared, self.bound_values = chi_squared, bound_values
+
+    def loss(self, q_values: Tensor, q_taken: Tensor, q_target: Tensor, minibatch: Minibatch) -> Tensor:
+        """Return the loss of IQ-Learn, scalar; ``q_target`` is γ V(s′), as the rewards are 0."""
+        value = functional.residual_value(q_values, None, 0.0, self.alpha_hat)
+        return self.inverse_loss(q_taken, value, q_target)
+
+
+class IQLearnSAC(InverseLearner, SoftActorCritic):
+    """Learn a soft Q-function and a policy from demonstrations with continuous actions, without a reward.
+
+    With DemonstrationDataModule it learns from the demonstrations alone; with DemonstrationReplayDataModule also from
+    the states that the policy visits.
+
+    Args:
+        chi_squared: Weight of the regulariser: implied rewards stay near +-2 * chi_squared.
+        bound_values: Whether values in targets are kept within +-2 * chi_squared / (1 - gamma).
+        alpha: Temperature, a number: learning it too is unstable.
+        **settings: Arguments of SoftActorCritic.
+    """
+
+    def __init__(
+        self, chi_squared: float = 0.5, bound_values: bool = False, alpha: float = 0.1, **settings: Any
+    ) -> None:
+        check_hyperparameters(locals())
+        expected = "a number: a learnt temperature is unstable without a reward"
+        require(not isinstance(alpha, str), "model.alpha", alpha, expected)
+        super().__init__(alpha=alpha, **settings)
+        self.chi_squared, self.bound_values = chi_squared, bound_values
+
+    def critic_loss(self, minibatch: Minibatch, q_target: Tensor, sample: Sample) -> tuple[Tensor, Tensor]:
+        """Return the loss of IQ-Learn, the sum of both critics', and their Q-values ``[2, B]``."""
+        q_taken = self.critic(minibatch.observation, minibatch.action)
+        q_policy = self.critic(minibatch.observation, sample.action.detach())
+        value = q_policy - self.log_alpha.exp() * sample.log_prob.detach()
+        return 2.0 * self.inverse_loss(q_taken, value, q_target.expand_as(q_taken)), q_taken
