@@ -33,7 +33,11 @@ setup(
         "rich>=13",
     ],
     extras_require={
+        "minari": ["minari[hdf5]>=0.5.3"],
+        "flows": ["zuko>=1.4,<2"],
         "dev": [
+            "minari[hdf5]>=0.5.3",
+            "zuko>=1.4,<2",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "pytest-randomly>=4",

@@ -125,7 +125,8 @@ class BehaviorCloning(Imitates):
             self.updates += 1
             history.append({name: value.detach() for name, value in terms.items()})
         means = {f"{key}_loss": torch.stack([row[key] for row in history]).mean().item() for key in history[0]}
-        return {**means, **self._validate(len(minibatches)), "learning_rate": optimizer.param_groups[0]["lr"]}
+        self._validate(len(minibatches))
+        return {**means, "learning_rate": optimizer.param_groups[0]["lr"]}
 
     def losses(self, minibatch: Minibatch) -> dict[str, Tensor]:
         """Return the terms of the loss in a minibatch ``[B]``, scalars: ``imitation``, ``entropy``, ``fallback``."""
@@ -147,12 +148,12 @@ class BehaviorCloning(Imitates):
 
     # -- early stopping ----------------------------------------------------------------------------------------------
 
-    def _validate(self, updates: int) -> dict[str, float]:
+    def _validate(self, updates: int) -> None:
         """Evaluate the held-out episodes if it is due, keep the best weights, and stop where they do not improve."""
         over = self.data.frames >= self.data.total_frames
         due = self.updates // updates % self.validate_every == 0 or over
         if self.demonstrations.held_out is None or not due:
-            return {}
+            return
         log_prob = self.held_out_log_prob()
         if math.isnan(log_prob):
             raise DivergenceError("the log-likelihood of the held-out episodes became NaN; try a smaller learning_rate")
@@ -166,7 +167,7 @@ class BehaviorCloning(Imitates):
             weights.copy_(self.best_weights)
             self.trainer.should_stop = True
             self.waited.zero_()
-        return {"held_out_log_prob": log_prob, "best_held_out_log_prob": self.best_log_prob.item()}
+        self.log_metrics({"train/held_out_log_prob": log_prob})
 
     @torch.no_grad()
     def held_out_log_prob(self) -> float:
