@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import locale
 import os
 import re
@@ -90,7 +91,7 @@ def test_results_do_not_depend_on_how_many_environments_evaluate(run):
 
 def test_predict_writes_trajectories_that_torchrl_loads(run):
     run("fit")
-    run("predict", f"--ckpt_path={run.checkpoint()}")
+    run("predict", f"--ckpt_path={run.checkpoint()}", "--deterministic=true", "--seed=1_000_000")
     data = TensorDict.load_memmap(run.folder() / "trajectories")
     metrics = run.metrics()
     assert len(data) == metrics["episode_length_mean"] * 4
@@ -106,6 +107,30 @@ def test_predict_writes_trajectories_that_torchrl_loads(run):
     replay.extend(data)
     steps = replay.sample()["step"].reshape(4, 5)
     assert bool((steps.diff(dim=1) == 1).all())
+
+
+def test_predict_samples_the_policy_reproducibly(run, capsys):
+    run("fit")
+    path, folder = f"--ckpt_path={run.checkpoint()}", run.folder() / "trajectories"
+
+    def predicted(*options: str) -> TensorDict:
+        run("predict", path, "--episodes=3", *options)
+        return TensorDict.load_memmap(folder).clone()
+
+    first, again, other = predicted(), predicted("--seed_everything=7"), predicted("--seed=20_000_000")
+    assert bool((first == again).all()) and first["seed"].unique().tolist() == [10_000_000, 10_000_001, 10_000_002]
+    assert other["seed"].min() == 20_000_000
+    greedy = rql_lightning.load_policy(run.checkpoint()).act(first["observation"])
+    assert bool((greedy != first["action"]).any())
+    random = predicted("--epsilon=1.0", "--episodes=30")["action"].double().mean()
+    assert 0.4 < random < 0.6
+    about = json.loads((folder / "demonstrations.json").read_text())
+    assert (about["task"], about["deterministic"], about["epsilon"]) == ("rql_lightning/CartPole-v0", False, 1.0)
+    for option, named in (("--epsilon=2", "epsilon"), ("--episodes=0", "episodes"), ("--seed=5", "seed")):
+        with pytest.raises(SystemExit) as stop:
+            run("predict", path, option)
+        assert stop.value.code == 2 and f"{named}: found" in capsys.readouterr().err
+    assert json.loads((folder / "demonstrations.json").read_text()) == about, "what was written is still there"
 
 
 def test_max_steps_counts_training_batches(run):
