@@ -41,5 +41,6 @@ class Imitates(Algorithm):
         bounds: Any = self.policy.bounds
         if bounds is None:
             return batch
-        unit = bounds.from_environment(batch["action"].to(torch.float32)).clamp(-EDGE, EDGE)
+        action = batch["action"].to(next(self.policy.parameters()))
+        unit = bounds.from_environment(action).clamp(-EDGE, EDGE)
         return batch.copy().update({"action": unit, "pre_tanh": torch.atanh(unit)})
