@@ -60,3 +60,37 @@ def curves_figure(history: Sequence[Mapping[str, Any]], prior: Mapping[str, Any]
         axes.locator_params(axis="x", nbins=5)
     axes.legend(frameon=False)
     return figure
+
+
+def coverage_figure(results: Mapping[int, Mapping[str, Any]], expert_return: float, title: str) -> Figure:
+    """Draw KL(expert ‖ prior) and the basic return of priors over their numbers of demonstrated episodes.
+
+    Args:
+        results: Results by number of episodes, with ``kl_demonstrated``, ``kl_customised`` and ``basic_return_mean``.
+        expert_return: Basic return of the expert, a dashed line.
+        title: Title of the figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.2), layout="constrained")
+    divergences, returns = figure.subplots(1, 2)
+    counts = sorted(results)
+    for key, label, color in (
+        ("kl_demonstrated", "expert's states", PRIOR_COLOR),
+        ("kl_customised", "customised policy's states", POLICY_COLOR),
+    ):
+        divergences.plot(counts, [results[n][key] for n in counts], marker="o", markersize=4, color=color, label=label)
+    divergences.set_yscale("log")
+    divergences.set_title("KL(expert ‖ prior), nats", fontsize=10)
+    divergences.legend(frameon=False)
+    returns.plot(
+        counts, [results[n]["basic_return_mean"] for n in counts], marker="o", markersize=4, color=POLICY_COLOR
+    )
+    returns.axhline(expert_return, color=PRIOR_COLOR, linestyle="--", label="expert")
+    returns.set_title("basic return", fontsize=10)
+    returns.legend(frameon=False)
+    for axes in (divergences, returns):
+        axes.set_xscale("log")
+        axes.set_xlabel("demonstrated episodes")
+    figure.suptitle(title, fontsize=10)
+    return figure
