@@ -18,7 +18,7 @@ from rql_lightning.train import main
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "configs").rglob("*.yaml"))
-FIRSTS = [next(path for path in PATHS if path.parent == task) for task in sorted({path.parent for path in PATHS})]
+FIRSTS = [task / "full.yaml" for task in sorted({path.parent for path in PATHS})]
 EACH = pytest.mark.parametrize("path", PATHS, ids=[str(path.relative_to(ROOT)) for path in PATHS])
 ONE_A_TASK = pytest.mark.parametrize("path", FIRSTS, ids=[path.parent.name for path in FIRSTS])
 
@@ -31,11 +31,16 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     def parse(file: Path, *arguments: str) -> dict[str, Any]:
         screen = io.StringIO()
         with contextlib.redirect_stdout(screen), pytest.raises(SystemExit) as stop:
-            main(["fit", "--config", str(file), *arguments, "--print_config"])
+            main([command_of(file), "--config", str(file), *arguments, "--print_config"])
         assert stop.value.code == 0
         return yaml.safe_load(screen.getvalue())
 
     return parse
+
+
+def command_of(path: Path) -> str:
+    """The command that a config is for, which its first line names."""
+    return path.read_text(encoding="utf-8").split()[4]
 
 
 def data_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +54,7 @@ def refuse(parse: Any, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]
 
     def refuse(file: Path, *arguments: str) -> str:
         with pytest.raises(SystemExit) as stop:
-            main(["fit", "--config", str(file), *arguments, "--print_config"])
+            main([command_of(file), "--config", str(file), *arguments, "--print_config"])
         assert stop.value.code == 2
         return capsys.readouterr().err
 
@@ -71,19 +76,24 @@ def at(config: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def write(config: dict[str, Any], folder: Path) -> Path:
-    (folder / "edited.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    text = "# python -m rql_lightning.train fit --config edited.yaml\n" + yaml.safe_dump(config, sort_keys=False)
+    text = text.replace("train fit", "train predict", 1) if "episodes" in config else text
+    (folder / "edited.yaml").write_text(text, encoding="utf-8")
     return folder / "edited.yaml"
 
 
+IMITATION = ("BehaviorCloning", "FrozenPolicy", "GAIL", "IQLearn", "IQLearnSAC")
 ABLATIONS = {"greedy", "kl_reward", "prior_likelihood_reward"}
 
 
 def test_there_are_configs():
     found = {task: {path.stem for path in PATHS if path.parent.name == task} for task in {p.parent.name for p in PATHS}}
+    imitation = {"demonstrations", "behavior_cloning", "iq_learn", "gail"}
     for task in ("cartpole", "highway"):
-        assert found[task] >= {"rl_prior", "residual_soft_q", "full"}
-    assert found["mountain_car"] >= {"rl_prior", "residual_sac", "full"}
-    assert found["parking"] >= {"rl_prior", "residual_sac", "full"} | ABLATIONS
+        assert found[task] >= {"rl_prior", "residual_soft_q", "residual_soft_q_from_il", "full"} | imitation
+    for task in ("mountain_car", "parking"):
+        assert found[task] >= {"rl_prior", "residual_sac", "residual_sac_from_il", "full"} | imitation
+    assert found["parking"] >= ABLATIONS
 
 
 def test_ablations_differ_from_the_residual_algorithm_in_nothing_but_the_class():
@@ -100,7 +110,8 @@ def test_ablations_differ_from_the_residual_algorithm_in_nothing_but_the_class()
 @EACH
 def test_opens_with_the_command_that_runs_it(path):
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert lines[0] == f"# python -m rql_lightning.train fit --config {path.relative_to(ROOT).as_posix()}"
+    assert lines[0] == f"# python -m rql_lightning.train {command_of(path)} --config {path.relative_to(ROOT).as_posix()}"
+    assert command_of(path) == ("predict" if path.stem == "demonstrations" else "fit")
     assert 15 <= len(lines) <= 40
     assert max(map(len, lines)) <= 120
 
@@ -116,7 +127,7 @@ def test_parses_and_prints_a_config_that_parses_to_the_same(path, parse, tmp_pat
             if not isinstance(value, dict):
                 assert at(parsed, section)[key] == value, (section, key)
     assert parse(write(parsed, tmp_path)) == parsed
-    assert parse(path, "--data.num_envs=3") != parsed
+    assert parse(path, "--data.total_frames=3_000_000_000") != parsed
 
 
 @ONE_A_TASK
@@ -154,5 +165,8 @@ def test_runs_are_told_apart(path):
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert config["run_name"] == path.stem
     assert isinstance(config["seed_everything"], int) and not isinstance(config["seed_everything"], bool)
-    from_scratch = config["model"]["class_path"].rpartition(".")[2] in ("SoftQLearning", "SoftActorCritic")
-    assert (config["data"]["reward"] == "add_on") != from_scratch
+    algorithm, rewards = config["model"]["class_path"].rpartition(".")[2], data_of(config).get("reward")
+    if algorithm in IMITATION:
+        assert rewards is None, "imitation sees no reward"
+    else:
+        assert (rewards == "add_on") != (algorithm in ("SoftQLearning", "SoftActorCritic"))
