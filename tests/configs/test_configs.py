@@ -110,7 +110,9 @@ def test_ablations_differ_from_the_residual_algorithm_in_nothing_but_the_class()
 @EACH
 def test_opens_with_the_command_that_runs_it(path):
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert lines[0] == f"# python -m rql_lightning.train {command_of(path)} --config {path.relative_to(ROOT).as_posix()}"
+    assert (
+        lines[0] == f"# python -m rql_lightning.train {command_of(path)} --config {path.relative_to(ROOT).as_posix()}"
+    )
     assert command_of(path) == ("predict" if path.stem == "demonstrations" else "fit")
     assert 15 <= len(lines) <= 40
     assert max(map(len, lines)) <= 120

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rql_lightning.algorithms.optimization import VectorOptimizer
 from rql_lightning.callbacks import AtomicCheckpointIO, FrameCheckpoint
 from rql_lightning.data import DemonstrationDataModule
 from rql_lightning.data.demonstrations import Demonstrations
+from rql_lightning.errors import CheckpointError, ConfigurationError
 from rql_lightning.loading import load_policy
 
 CARTPOLE = "rql_lightning/CartPole-v0"
@@ -175,22 +177,39 @@ def test_the_fallback_makes_the_policy_wide_off_the_data_and_hardly_changes_it_o
     assert wide > narrow + 0.2 and less_sure > sure - 0.15
 
 
-def test_resume_is_exact(data, tmp_path):
+def test_resume_is_exact(data, tmp_path, monkeypatch):
     def algorithm() -> BehaviorCloning:
-        settings = {"learning_rate_schedule": "constant", "fallback_weight": 0.1, "validate_every": 2}
-        return BehaviorCloning(hidden_sizes=[8], **settings)
+        return BehaviorCloning(hidden_sizes=[8], fallback_weight=0.1, validate_every=2, patience=None)
 
+    save = FrameCheckpoint.save
+
+    def save_and_keep(self: FrameCheckpoint, trainer: pl.Trainer) -> Path:
+        path = save(self, trainer)
+        if not (tmp_path / "half.ckpt").exists():
+            shutil.copy(path, tmp_path / "half.ckpt")
+        return path
+
+    monkeypatch.setattr(FrameCheckpoint, "save", save_and_keep)
     straight, resumed = algorithm(), algorithm()
-    fit(straight, data(), tmp_path / "straight")
-    half = fit(algorithm(), data(total_frames=8 * 64 * 15), tmp_path / "half")
+    fit(straight, data(), tmp_path / "straight", every=8 * 64 * 15)
     torch.manual_seed(11)  # of no consequence
-    # The half run restored its best weights at its end; go on from there in both.
-    fit(resumed, data(), tmp_path / "resumed", half)
-    again = algorithm()
-    fit(again, data(), tmp_path / "again", half)
-    assert resumed.updates == straight.updates
-    for pair in zip(resumed.parameters(), again.parameters(), strict=True):
-        assert torch.equal(*pair)
+    fit(resumed, data(), tmp_path / "resumed", tmp_path / "half.ckpt")
+    assert resumed.updates == straight.updates == 240
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_other_demonstrations_are_not_resumed(data, tmp_path):
+    path = fit(BehaviorCloning(hidden_sizes=[8]), data(total_frames=8 * 64), tmp_path / "first")
+    with pytest.raises(
+        CheckpointError, match=r"data\.demonstrations: found \[18, 450, 50\].*expected \[36, 900, 100\]"
+    ):
+        fit(BehaviorCloning(hidden_sizes=[8]), data(episodes=20), tmp_path / "second", path)
+
+
+def test_more_episodes_than_there_are(data, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"data\.episodes: found 41, expected at most 40"):
+        fit(BehaviorCloning(hidden_sizes=[8]), data(episodes=41), tmp_path)
 
 
 # -- demonstrations in training batches ------------------------------------------------------------------------------
