@@ -33,10 +33,10 @@ setup(
         "rich>=13",
     ],
     extras_require={
-        "minari": ["minari[hdf5]>=0.5.3"],
+        "minari": ["minari[hdf5]>=0.5.3,<0.6"],
         "flows": ["zuko>=1.4,<2"],
         "dev": [
-            "minari[hdf5]>=0.5.3",
+            "minari[hdf5]>=0.5.3,<0.6",
             "zuko>=1.4,<2",
             "pytest>=8",
             "pytest-xdist>=3.6",

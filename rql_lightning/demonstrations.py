@@ -18,6 +18,8 @@ from rql_lightning.reporting.console import command, console
 
 BAR = 30
 BINS = 10
+MOST_ACTIONS = 100
+"""Number of discrete actions from which those that never occur are left out."""
 
 
 def summary_table(demonstrations: Demonstrations) -> Table:
@@ -64,9 +66,11 @@ def histogram(action: Tensor) -> list[tuple[str, float]]:
     Returns:
         Names and shares in [0, 1].
     """
-    if not action.is_floating_point():
-        counts = action.bincount()
-        return [(f"action {index}", float(count) / len(action)) for index, count in enumerate(counts)]
+    if not action.is_floating_point() and action.dim() == 1:
+        seen, counts = (values.tolist() for values in action.unique(return_counts=True))
+        found = dict(zip(seen, counts, strict=True))
+        shown = range(max(seen) + 1) if max(seen) < MOST_ACTIONS else seen
+        return [(f"action {index}", found.get(index, 0) / len(action)) for index in shown]
     rows: list[tuple[str, float]] = []
     columns = action.double().reshape(len(action), -1)
     for index, column in enumerate(columns.unbind(1)):

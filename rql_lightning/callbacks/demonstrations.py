@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -10,7 +12,7 @@ from rql_lightning.callbacks.run_folder import run_folder, writing
 from rql_lightning.callbacks.signals import prompt_signals
 from rql_lightning.data.task import EVALUATION_SEEDS
 from rql_lightning.errors import require
-from rql_lightning.evaluation import MAX_STEPS, run_episodes
+from rql_lightning.evaluation import MAX_STEPS, Episodes, run_episodes
 from rql_lightning.policies import SampledPolicy
 from rql_lightning.priors import Prior
 from rql_lightning.reporting.console import print_line
@@ -54,37 +56,61 @@ class DemonstrationWriter(pl.Callback):
         self.max_envs, self.max_episode_steps = max_envs, max_episode_steps
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
-        """Run the episodes and write them into ``trajectories`` in the run's folder."""
-        from rql_lightning.data.trajectories import save_trajectories
+        """Run the episodes and write them into ``trajectories`` in the run's folder, which is replaced as a whole."""
+        with prompt_signals():
+            episodes = self._run(trainer, pl_module)
+            folder = run_folder(trainer) / "trajectories"
+            with writing(folder):
+                self._write(trainer, folder, episodes, self._about(trainer, pl_module, episodes))
+        if trainer.is_global_zero:
+            env = trainer.datamodule.env  # type: ignore[attr-defined]
+            print_line(f"{self.episodes} episodes of {env}: {folder}")
 
+    def _run(self, trainer: pl.Trainer, algorithm: Algorithm) -> Episodes:
+        """Run this rank's episodes."""
         data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
         seeds = list(range(self.seed, self.seed + self.episodes))[trainer.global_rank :: trainer.world_size]
-        decider: Any = pl_module.decider
+        expected = f"at least {trainer.world_size}, one for each rank"
+        require(self.episodes >= trainer.world_size, "episodes", self.episodes, expected)
+        decider: Any = algorithm.decider
         if not self.deterministic:
             decider = SampledPolicy(decider, self.epsilon, self.seed + trainer.global_rank)
-        with prompt_signals():
-            env = data.make_env(max(1, min(len(seeds), self.max_envs)))
-            try:
-                bound = self.max_episode_steps
-                episodes = run_episodes(decider, env, seeds, record=True, max_steps=bound, name=data.env)
-            finally:
-                env.close()
-            folder = run_folder(trainer) / "trajectories"
-            folder = folder if trainer.world_size == 1 else folder / f"rank{trainer.global_rank}"
-            with writing(folder):
-                path = save_trajectories(episodes, folder, self._about(trainer, pl_module))
-        print_line(f"{len(episodes.table)} episodes of {data.env}: {path}")
+        env = data.make_env(min(len(seeds), self.max_envs))
+        try:
+            return run_episodes(decider, env, seeds, record=True, max_steps=self.max_episode_steps, name=data.env)
+        finally:
+            env.close()
 
-    def _about(self, trainer: pl.Trainer, algorithm: Algorithm) -> dict[str, Any]:
+    def _write(self, trainer: pl.Trainer, folder: Path, episodes: Episodes, about: dict[str, Any]) -> None:
+        """Write the episodes; those of several ranks into a folder for each, all of which replace the former ones."""
+        from rql_lightning.data.trajectories import replace_folder, save_trajectories
+
+        if trainer.world_size == 1:
+            save_trajectories(episodes, folder, about)
+            return
+        together = folder.with_name(f".{folder.name}.ranks")
+        if trainer.is_global_zero:
+            shutil.rmtree(together, ignore_errors=True)
+        trainer.strategy.barrier()
+        save_trajectories(episodes, together / f"rank{trainer.global_rank}", about)
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            replace_folder(together, folder)
+        trainer.strategy.barrier()
+
+    def _about(self, trainer: pl.Trainer, algorithm: Algorithm, episodes: Episodes) -> dict[str, Any]:
         """Return the description of the demonstrations, as plain data."""
         data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
         settings = {name: getattr(self, name) for name in ("deterministic", "epsilon", "seed", "max_envs")}
         return {
             "task": data.env,
+            "env_kwargs": data.env_kwargs,
             "policy": _origin(trainer, algorithm),
             "observation_space": space_to_data(data.observation_space),
             "action_space": space_to_data(data.action_space),
             **settings,
+            "episodes": len(episodes.table),
+            "steps": len(episodes.steps["step"]),
         }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rql_lightning.data.memmaps import MemoryMaps
 from rql_lightning.envs.registration import same_environment
 from rql_lightning.errors import DemonstrationError
-from rql_lightning.spaces import check_same, space_from_data
+from rql_lightning.spaces import check_same
 
 ABOUT = "demonstrations.json"
 """File beside the tensors that says where they come from."""
@@ -113,113 +111,77 @@ def load_demonstrations(source: str | Path) -> Demonstrations:
 
         demonstrations = load_minari(text.removeprefix(MINARI))
     else:
-        demonstrations = _load_folder(Path(text).expanduser())
+        from rql_lightning.data.recordings import load_folder
+
+        demonstrations = load_folder(Path(text).expanduser())
+    demonstrations = _normalised(demonstrations)
     _check_contents(demonstrations)
     return demonstrations
-
-
-def _load_folder(folder: Path) -> Demonstrations:
-    if not folder.is_dir():
-        expected = "expected a folder of demonstrations, such as …/version_0/trajectories, which predict writes"
-        raise DemonstrationError(f"{folder}: found no such folder, {expected}")
-    ranks = sorted(folder.glob("rank*/meta.json"), key=lambda path: int(path.parent.name.removeprefix("rank") or 0))
-    if ranks and not (folder / "meta.json").is_file():
-        return _joined([_load_folder(path.parent) for path in ranks], folder)
-    maps = MemoryMaps(folder)
-    following, collector = maps.nested("next"), maps.nested("collector")
-    episode = collector.read("traj_ids").reshape(-1).to(torch.int64)
-    count = len(episode)
-    if count == 0:
-        raise DemonstrationError(f"{folder}: found no transitions, expected at least one episode")
-    successor = {
-        "observation": following.read("observation"),
-        **{key: following.read(key).reshape(-1).to(torch.bool) for key in ("terminated", "truncated")},
-    }
-    own = {"observation": maps.read("observation"), "action": maps.read("action")}
-    for name, value in {**own, **{f"next, {key}": entry for key, entry in successor.items()}}.items():
-        if len(value) != count:
-            raise DemonstrationError(f"{folder}: found {len(value)} entries of {name}, expected {count} as of traj_ids")
-    changes = torch.cat([torch.zeros(1, dtype=torch.int64), (episode[1:] != episode[:-1]).to(torch.int64)])
-    if int(changes.sum()) + 1 != len(episode.unique()):
-        index = int(episode[int(changes.nonzero()[-1])])
-        raise DemonstrationError(
-            f"{folder}, episode {index}: found its steps in several places, expected them in order"
-        )
-    transitions = TensorDict({**own, "next": TensorDict(successor, [count])}, [count])
-    order = changes.cumsum(0)
-    about = _about(folder / ABOUT)
-    returns = {
-        name: torch.zeros(int(order[-1]) + 1, dtype=torch.float64).index_add_(
-            0, order, following.read(f"{name}_reward").reshape(-1).to(torch.float64)
-        )
-        for name in ("basic", "add_on")
-        if following.has(f"{name}_reward")
-    }
-    spaces = (about.get("observation_space"), about.get("action_space"))
-    task = about.get("task")
-    return Demonstrations(transitions, order, *spaces, task, str(folder), returns, about)
-
-
-def _joined(parts: list[Demonstrations], folder: Path) -> Demonstrations:
-    """Join the demonstrations of several ranks.
-
-    Raises:
-        DemonstrationError: If they are of different tasks.
-    """
-    tasks = {part.task for part in parts}
-    if len(tasks) > 1:
-        raise DemonstrationError(f"{folder}: found demonstrations of {sorted(map(str, tasks))}, expected one task")
-    offsets = torch.tensor([0, *(part.episodes for part in parts[:-1])]).cumsum(0)
-    return replace(
-        parts[0],
-        transitions=torch.cat([part.transitions for part in parts]),
-        episode=torch.cat([part.episode + offset for part, offset in zip(parts, offsets, strict=True)]),
-        returns={name: torch.cat([part.returns[name] for part in parts]) for name in parts[0].returns},
-        source=str(folder),
-    )
-
-
-def _about(path: Path) -> dict[str, Any]:
-    """Read the description of a folder; empty if there is none, as in folders that TorchRL wrote."""
-    if not path.is_file():
-        return {}
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(about["task"], str):
-            raise TypeError(f"the task {about['task']!r}")
-        for key in ("observation_space", "action_space"):
-            about[key] = space_from_data(about[key])
-        return about
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise DemonstrationError(f"{path}: found a damaged description ({error!r})") from error
 
 
 # -- checks ----------------------------------------------------------------------------------------------------------
 
 
+def _normalised(demonstrations: Demonstrations) -> Demonstrations:
+    """Return the demonstrations in the types that learners take.
+
+    Real numbers become float32, and discrete actions int64 ``[F]``, also from the one-hot form in which TorchRL's
+    environments have them.
+    """
+    transitions, space = demonstrations.transitions, demonstrations.action_space
+    observation, action = transitions["observation"], transitions["action"]
+    following = transitions["next", "observation"]
+    if following.shape != observation.shape or following.dtype != observation.dtype:
+        found = f"successors of shape {tuple(following.shape[1:])} and type {following.dtype}"
+        expected = f"those of the observations, {tuple(observation.shape[1:])} and {observation.dtype}"
+        raise DemonstrationError(f"{demonstrations.source}: found {found}, expected {expected}")
+    if not action.is_floating_point() and (space is None or isinstance(space, gym.spaces.Discrete)):
+        action = action.to(torch.int64)
+        if action.dim() == 2 and action.shape[1] > 1:
+            proper = (action >= 0) & (action.sum(dim=1, keepdim=True) == 1)
+            expected = "whole numbers from 0, or a one-hot vector"
+            _refuse(demonstrations, ~proper.all(dim=1), "a vector of integers as an action", expected)
+            action = action.argmax(dim=1)
+        action = action.squeeze(1) if action.shape[1:] == (1,) else action
+        _refuse(demonstrations, _any(action < 0), "a negative discrete action", "whole numbers from 0")
+    changed = transitions.clone(recurse=False)
+    changed["action"] = _single(action)
+    changed["observation"] = _single(observation)
+    changed["next"] = transitions["next"].clone(recurse=False).set("observation", _single(following))
+    return replace(demonstrations, transitions=changed)
+
+
+def _single(values: Tensor) -> Tensor:
+    return values.to(torch.float32) if values.is_floating_point() else values
+
+
 def _check_contents(demonstrations: Demonstrations) -> None:
-    """Refuse numbers that are not finite, and episodes that do not end, end twice or do not follow on."""
+    """Refuse numbers that are not finite, and episodes that do not end, end twice or do not follow on.
+
+    A last step may be both terminated and truncated, as in Gymnasium where a time limit falls on a terminal state.
+    """
     transitions, episode = demonstrations.transitions, demonstrations.episode
     following = transitions["next"]
-    _refuse(
-        demonstrations, _not_finite(transitions["observation"]), "infinity or NaN in an observation", "finite numbers"
-    )
-    _refuse(
-        demonstrations, _not_finite(following["observation"]), "infinity or NaN in an observation", "finite numbers"
-    )
+    for observation in (transitions["observation"], following["observation"]):
+        _refuse(demonstrations, _not_finite(observation), "infinity or NaN in an observation", "finite numbers")
     _refuse(demonstrations, _not_finite(transitions["action"]), "infinity or NaN in an action", "finite numbers")
     done = following["terminated"] | following["truncated"]
     last = torch.cat([episode[1:] != episode[:-1], torch.ones(1, dtype=torch.bool)])
     _refuse(demonstrations, last & ~done, "no end", "its last step to be terminated or truncated")
     _refuse(demonstrations, done & ~last, "further steps after its end", "none")
-    apart = (following["observation"][:-1] != transitions["observation"][1:]).reshape(len(episode) - 1, -1).any(dim=1)
+    apart = _any(following["observation"][:-1] != transitions["observation"][1:])
     apart = torch.cat([apart & ~last[:-1], torch.zeros(1, dtype=torch.bool)])
     _refuse(demonstrations, apart, "a step whose successor is not the next step's observation", "consecutive steps")
 
 
 def _not_finite(values: Tensor) -> Tensor:
     """Return where rows ``[F, ...]`` have a number that is not finite, bool ``[F]``."""
-    return ~values.isfinite().reshape(len(values), -1).all(dim=1)
+    return _any(~values.isfinite())
+
+
+def _any(wrong: Tensor) -> Tensor:
+    """Return which rows of ``[F, ...]`` have a true entry, bool ``[F]``."""
+    return wrong if wrong.dim() == 1 else wrong.flatten(start_dim=1).any(dim=1)
 
 
 def _refuse(demonstrations: Demonstrations, wrong: Tensor, found: str, expected: str) -> None:
@@ -278,5 +240,5 @@ def _check_actions(demonstrations: Demonstrations, space: gym.Space[Any]) -> Non
             raise DemonstrationError(f"{source}: found actions that are {kind} of shape {shape}, expected {expected}")
         low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
         slack = 1e-5 * (high - low)  # for actions that were stored in another precision
-        outside = ((action < low - slack) | (action > high + slack)).reshape(len(action), -1).any(dim=1)
+        outside = _any((action < low - slack) | (action > high + slack))
     _refuse(demonstrations, outside, "an action outside the action space", f"actions in {space}")

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ class MemoryMaps:
             found = "an empty folder" if folder.is_dir() and not any(folder.iterdir()) else "no file meta.json"
             expected = "a folder written by predict or by TensorDict.memmap"
             raise DemonstrationError(f"{folder}: found {found}, expected {expected}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, RecursionError, ValueError) as error:
             raise DemonstrationError(f"{folder / 'meta.json'}: found a damaged file ({error})") from error
         if not isinstance(self.meta, dict):
             raise DemonstrationError(f"{folder / 'meta.json'}: found no entries, expected those of a TensorDict")
@@ -70,7 +71,12 @@ class MemoryMaps:
         if bytes_found != expected_bytes:
             found = "no such file" if bytes_found is None else f"{bytes_found:,} bytes"
             raise DemonstrationError(f"{path}: found {found}, expected {expected_bytes:,} bytes for shape {shape}")
-        return torch.frombuffer(bytearray(path.read_bytes()), dtype=dtype).reshape(shape)
+        if path.is_symlink():
+            raise DemonstrationError(f"{path}: found a symbolic link, expected a file in this folder")
+        values = torch.from_numpy(np.fromfile(path, dtype=np.uint8))
+        if dtype == torch.bool and bool((values > 1).any()):
+            raise DemonstrationError(f"{path}: found a byte {int(values.max())}, expected 0 or 1 for true or false")
+        return values.view(dtype).reshape(shape)
 
 
 def _described(entry: Any) -> tuple[tuple[int, ...] | None, torch.dtype | None]:

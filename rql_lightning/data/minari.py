@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,36 @@ def load_minari(name: str) -> Demonstrations:
         expected = "pip install 'rql-lightning[minari]', which brings it"
         raise ConfigurationError(f"{MINARI}{name}: found no library minari, expected {expected}") from error
     source = f"{MINARI}{name}"
-    if name not in minari.list_local_datasets():
-        known = ", ".join(sorted(minari.list_local_datasets())) or "none"
-        raise DemonstrationError(f"{source}: found no such local data set, expected one of these: {known}")
     try:
-        dataset = minari.load_dataset(name)
-        return _demonstrations(dataset, source)
-    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, DemonstrationError):
-            raise
+        local = minari.list_local_datasets()
+        if name not in local:
+            known = ", ".join(sorted(local)) or "none"
+            raise DemonstrationError(f"{source}: found no such local data set, expected one of these: {known}")
+        _check_description(local[name], source)
+        return _demonstrations(minari.load_dataset(name), source)
+    except DemonstrationError:
+        raise
+    except (AttributeError, KeyError, OSError, RecursionError, RuntimeError, TypeError, ValueError) as error:
         raise DemonstrationError(f"{source}: found a data set that cannot be read ({error})") from error
+
+
+def _check_description(metadata: dict[str, Any], source: str) -> None:
+    """Refuse data sets whose description Minari would need more than to read, and those of spaces without support.
+
+    Without spaces in its description, Minari makes the environment that the description names, which imports any code.
+
+    Raises:
+        DemonstrationError: Unless the format is HDF5, and both spaces are described and a ``Box`` or ``Discrete``.
+    """
+    found = metadata.get("data_format")
+    if found != "hdf5":
+        raise DemonstrationError(f"{source}: found the format {found!r}, expected 'hdf5'")
+    for key, kinds in (("observation_space", ("Box",)), ("action_space", ("Box", "Discrete"))):
+        described = metadata.get(key)
+        kind = json.loads(described).get("type") if isinstance(described, str) else None
+        if kind not in kinds:
+            expected = f"a {' or '.join(kinds)} described in its metadata.json"
+            raise DemonstrationError(f"{source}, {key}: found {kind or 'no description'}, expected {expected}")
 
 
 def _demonstrations(dataset: Any, source: str) -> Demonstrations:
@@ -46,12 +67,16 @@ def _demonstrations(dataset: Any, source: str) -> Demonstrations:
     returns, lengths = [], []
     for index, episode in enumerate(dataset.iterate_episodes()):
         observations, steps = episode.observations, len(episode.rewards)
-        if not isinstance(observations, np.ndarray) or not isinstance(episode.actions, np.ndarray):
-            found = f"observations of the space {dataset.observation_space}, actions of {dataset.action_space}"
-            raise DemonstrationError(f"{source}: found {found}, expected arrays")
         if steps == 0 or len(observations) != steps + 1:
             expected = f"at least one step, and one observation more than the {steps} steps"
             raise DemonstrationError(f"{source}, episode {index}: found {len(observations)} observations, {expected}")
+        others = (episode.actions, episode.terminations, episode.truncations)
+        if any(len(column) != steps for column in others):
+            found = [len(column) for column in others]
+            expected = f"{steps} of each, as of rewards"
+            raise DemonstrationError(
+                f"{source}, episode {index}: found {found} actions, terminations and truncations, expected {expected}"
+            )
         columns["observation"].append(observations[:-1])
         columns["next"].append(observations[1:])
         columns["action"].append(episode.actions)
