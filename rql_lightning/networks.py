@@ -102,11 +102,11 @@ class Discriminator(nn.Module):
             inputs: Batch ``[n, I]``.
             average: Function that averages the batch's moments over the ranks.
         """
-        first, second = average(torch.stack([inputs.mean(dim=0), inputs.square().mean(dim=0)]))
+        middle = average(inputs.mean(dim=0))
+        within = average((inputs - middle).square().mean(dim=0))
         total = self.count + len(inputs)
         share = len(inputs) / total
-        difference = first - self.mean
-        within = (second - first.square()).clamp(min=0.0)
+        difference = middle - self.mean
         self.variance.copy_((1 - share) * self.variance + share * within + share * (1 - share) * difference.square())
         self.mean.add_(share * difference)
         self.count.copy_(total)

@@ -11,10 +11,12 @@ from torch.nn import functional as F
 
 from rql_lightning import functional
 from rql_lightning.algorithms.base import Algorithm, Minibatch
+from rql_lightning.algorithms.customization import CustomizesPrior
+from rql_lightning.algorithms.frozen import FrozenPolicy
 from rql_lightning.algorithms.hyperparameters import Schedule, check_hyperparameters
 from rql_lightning.algorithms.imitation import Imitates
 from rql_lightning.algorithms.optimization import VectorOptimizer
-from rql_lightning.errors import ConfigurationError
+from rql_lightning.errors import ConfigurationError, require
 from rql_lightning.networks import Discriminator
 
 if TYPE_CHECKING:
@@ -61,6 +63,12 @@ class GAIL(Imitates):
         absorbing_states: bool = False,
     ) -> None:
         check_hyperparameters(locals())
+        rewarded = not isinstance(learner, CustomizesPrior | FrozenPolicy | Imitates)
+        expected = "an algorithm that learns from a reward alone, such as SoftQLearning or SoftActorCritic"
+        require(rewarded, "model.learner", type(learner).__name__, expected)
+        if absorbing_states:
+            gamma: Any = learner.gamma
+            require(gamma < 1, "model.learner.gamma", gamma, "a number < 1 with model.absorbing_states")
         super().__init__()
         self.learner, self.explored, self.annotation = learner, learner.explored, learner.annotation
         self.reward_kind, self.absorbing_states = reward_kind, absorbing_states
@@ -188,8 +196,8 @@ class GAIL(Imitates):
             )
             self.discriminator.observe(torch.cat([expert, policy]), self._average_over_ranks)
             losses, metrics = self.discriminator_losses(expert, policy, expert_weights, policy_weights)
-            last = index == self.discriminator_updates - 1
-            self.descend(torch.stack(list(losses.values())).sum(), parameters, optimizers[1], last)
+            # Not through Lightning's wrapper, which would count a second step per training batch.
+            self.descend(torch.stack(list(losses.values())).sum(), parameters, optimizers[1], last=False)
             history.append({**{name: value.detach() for name, value in losses.items()}, **metrics})
         return {name: torch.stack([row[name] for row in history]).mean().item() for name in history[0]}
 

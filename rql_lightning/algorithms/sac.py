@@ -184,7 +184,8 @@ class SoftActorCritic(Algorithm):
             self.updates += 1
             self._target_vector.lerp_(self._critic_vector, self.tau)
             history.append(diagnostics)
-        self.policy.temperature = self.log_alpha.exp().item()
+        if self.alpha == "auto":
+            self.policy.temperature = self.log_alpha.exp().item()
         means = {key: torch.stack([row[key] for row in history]).mean().item() for key in history[0]}
         means |= {key: value.mean().item() for key, value in self.diagnostics(minibatches[-1], sample).items()}
         return {**means, "learning_rate": optimizer.param_groups[0]["lr"]}

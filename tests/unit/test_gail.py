@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ from tensordict.nn import TensorDictModule
 from torchrl.objectives import GAILLoss
 
 from rql_lightning import functional
-from rql_lightning.algorithms import GAIL, SoftActorCritic, SoftQLearning
+from rql_lightning.algorithms import (
+    GAIL,
+    FrozenPolicy,
+    IQLearn,
+    ResidualSoftQLearning,
+    SoftActorCritic,
+    SoftQLearning,
+)
 from rql_lightning.algorithms.base import Minibatch
 from rql_lightning.callbacks import AtomicCheckpointIO, FrameCheckpoint
 from rql_lightning.data import DemonstrationReplayDataModule, ReplayDataModule
@@ -88,27 +96,42 @@ def test_the_absorbing_state_is_weighted_by_the_ends_of_episodes():
 # -- the discriminator -----------------------------------------------------------------------------------------------
 
 
-class Probability(torch.nn.Module):
-    """The discriminator as TorchRL's loss calls it, which takes probabilities for its logits."""
+class Logit(torch.nn.Module):
+    """The discriminator as TorchRL's loss calls it."""
 
     def __init__(self, discriminator: Discriminator) -> None:
         super().__init__()
         self.discriminator = discriminator
 
     def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        return self.discriminator(torch.cat([observation, action], dim=-1)).sigmoid().unsqueeze(-1)
+        return self.discriminator(torch.cat([observation, action], dim=-1)).unsqueeze(-1)
 
 
-def test_the_cross_entropy_is_torchrls():
-    algorithm = gail(CONTINUOUS, regularization="none")
+@pytest.mark.parametrize("regularization", ["none", "gradient_penalty"])
+def test_loss_and_gradient_are_torchrls(regularization, monkeypatch):
+    algorithm = gail(CONTINUOUS, regularization=regularization, gradient_penalty=0.7)
     expert, policy = torch.rand(16, 5), torch.rand(16, 5) - 0.5
-    network = TensorDictModule(Probability(algorithm.discriminator), ["observation", "action"], ["d_logits"])
+    network = TensorDictModule(Logit(algorithm.discriminator), ["observation", "action"], ["d_logits"])
+    oracle = GAILLoss(network, use_grad_penalty=regularization != "none", gp_lambda=0.7)
+    oracle.loss_function = torch.nn.BCEWithLogitsLoss()  # its own takes probabilities, whose gradients are others
     names = ("observation", "action", "collector_observation", "collector_action")
     parts = (*expert.split([3, 2], dim=-1), *policy.split([3, 2], dim=-1))
-    expected = GAILLoss(network, use_grad_penalty=False)(TensorDict(dict(zip(names, parts, strict=True)), [16]))["loss"]
+    torch.manual_seed(5)
+    expected = oracle(TensorDict(dict(zip(names, parts, strict=True)), [16]))["loss"]
+    torch.manual_seed(5)
+    noise = torch.cat([torch.distributions.Uniform(0.0, 1.0).sample((16, size)) for size in (3, 2)], dim=-1)
+    monkeypatch.setattr(torch, "rand_like", lambda _: noise)
     losses, metrics = algorithm.discriminator_losses(expert, policy, torch.ones(16), torch.ones(16))
-    assert set(losses) == {"discriminator_loss"}
-    torch.testing.assert_close(losses["discriminator_loss"], expected)
+    assert set(losses) == {"discriminator_loss", regularization} - {"none"}
+    total = torch.stack(list(losses.values())).sum()
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-5)  # by 1e-6, as the variance is never 0
+    held = {key[-2:]: value for key, value in oracle.discriminator_network_params.items(True, True)}
+    for name, parameter in algorithm.discriminator.network.named_parameters():
+        (own,), (other,) = (
+            torch.autograd.grad(*pair, retain_graph=True)
+            for pair in ((total, parameter), (expected, held[tuple(name.split("."))]))
+        )
+        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-5)
     assert 0 <= metrics["accuracy_expert"] <= 1 and 0 < metrics["discriminator_entropy"] <= math.log(2) + 1e-6
 
 
@@ -216,13 +239,13 @@ def test_the_policy_is_the_learners_and_its_file_knows_the_temperature(demonstra
     assert policy.temperature == CheckpointPrior(str(path)).temperature == 0.3
 
 
-def test_resume_is_exact(demonstrations, tmp_path):
+@pytest.mark.parametrize("settings", [{"absorbing_states": True}, {"regularization": "spectral_norm"}])
+def test_resume_is_exact(demonstrations, tmp_path, settings):
     def data(total_frames: int) -> DemonstrationReplayDataModule:
         return DemonstrationReplayDataModule(
             **{**SMALL, "total_frames": total_frames}, demonstrations=str(demonstrations)
         )
 
-    settings = {"absorbing_states": True}
     straight, half, resumed = (algorithm_of(**settings) for _ in range(3))
     for each in (straight, half, resumed):
         each.learner.epsilon_fraction = 0.0
@@ -230,6 +253,7 @@ def test_resume_is_exact(demonstrations, tmp_path):
     path = fit(half, data(64), tmp_path / "half")
     fit(resumed, data(128), tmp_path / "resumed", path)
     assert straight.updates == resumed.updates == resumed.learner.updates == 32
+    assert straight.trainer.global_step == 8, "one per training batch, whatever the discriminator does"
     for name, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
@@ -237,3 +261,18 @@ def test_resume_is_exact(demonstrations, tmp_path):
 def test_batches_of_one_class_are_refused(tmp_path):
     with pytest.raises(ConfigurationError, match=r"without demonstrations, expected .*DemonstrationReplayDataModule"):
         fit(algorithm_of(), ReplayDataModule(**SMALL), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("learner", "settings", "message"),
+    [
+        (lambda: IQLearn(), {}, "model.learner: found 'IQLearn', expected an algorithm that learns from a reward"),
+        (lambda: ResidualSoftQLearning(CheckpointPrior("pretrained:cartpole-rl")), {}, "found 'ResidualSoftQLearning'"),
+        (lambda: FrozenPolicy(CheckpointPrior("pretrained:cartpole-rl")), {}, "model.learner: found 'FrozenPolicy'"),
+        (lambda: SoftQLearning(gamma=1.0), {"absorbing_states": True}, "model.learner.gamma: found 1.0"),
+        (lambda: SoftQLearning(), {"reward_kind": "logits"}, "model.reward_kind: found 'logits'"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(learner, settings, message):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        GAIL(learner(), **settings)
