@@ -32,7 +32,7 @@ class NetworkPolicy(Policy):
         context: Number of outputs of the network for a flow.
         rows: Number of rows of the observation if all but the first are a set (:class:`RowNetwork`), or ``None``.
         encoder: Encoder of observations; by default scales numbers with finite bounds to [−1, 1].
-        prior: ``None``; for the interface of policies in files.
+        prior: Frozen prior to which the policy's KL divergence is reported, or ``None``.
         task: Gymnasium id of the task.
 
     Raises:
@@ -89,7 +89,8 @@ class NetworkPolicy(Policy):
     def describe(self) -> dict[str, Any]:
         """Return the description from which :func:`rql_lightning.load_policy` rebuilds the policy."""
         own = {key: getattr(self, key) for key in ("hidden_sizes", "components", "context", "rows")}
-        own |= {"family": self.family_name, "encoder": self.encoder.describe(), "prior": None}
+        own |= {"family": self.family_name, "encoder": self.encoder.describe()}
+        own["prior"] = None if self.prior is None else self.prior.describe()
         return {**super().describe(), **own}
 
 
