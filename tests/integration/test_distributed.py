@@ -104,7 +104,6 @@ def test_a_signal_to_rank_0_ends_both_ranks_with_a_checkpoint_of_both(run):
 
 
 @pytest.mark.slow
-<<<<<<< HEAD
 @pytest.mark.parametrize("name", ["cartpole/behavior_cloning", "cartpole/gail", "mountain_car/iq_learn"])
 def test_imitation_on_two_ranks_has_one_set_of_weights(tmp_path, monkeypatch, name):
     """Weights, the discriminator's moments, and what early stopping keeps."""
@@ -124,7 +123,9 @@ def test_imitation_on_two_ranks_has_one_set_of_weights(tmp_path, monkeypatch, na
     assert result.returncode == 0, result.stdout + result.stderr
     own, other = (torch.load(f"runs/weights-rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert own.keys() == other.keys() and all(torch.equal(own[key], other[key]) for key in own)
-=======
+
+
+@pytest.mark.slow
 def test_two_ranks_write_demonstrations_that_are_loaded_as_one(tmp_path):
     folder = write_demonstrations(tmp_path, "--episodes=5", *DDP)
     demonstrations = load_demonstrations(folder)
@@ -133,4 +134,3 @@ def test_two_ranks_write_demonstrations_that_are_loaded_as_one(tmp_path):
     assert [path.name for path in folder.parent.glob("*trajectories*")] == ["trajectories"]
     seeds = torch.cat([TensorDict.load_memmap(folder / f"rank{rank}")["seed"] for rank in range(2)])
     assert seeds.unique().tolist() == list(range(10_000_000, 10_000_005)), "the seeds are shared out"
->>>>>>> demos
