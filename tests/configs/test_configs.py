@@ -129,7 +129,8 @@ def test_parses_and_prints_a_config_that_parses_to_the_same(path, parse, tmp_pat
             if not isinstance(value, dict):
                 assert at(parsed, section)[key] == value, (section, key)
     assert parse(write(parsed, tmp_path)) == parsed
-    assert parse(path, "--data.total_frames=3_000_000_000") != parsed
+    if path in FIRSTS:
+        assert parse(path, "--data.total_frames=3_000_000_000") != parsed
 
 
 @ONE_A_TASK

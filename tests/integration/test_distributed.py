@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensordict import TensorDict
 
+from rql_lightning.data.demonstrations import load_demonstrations
 from rql_lightning.errors import CheckpointError
+from rql_lightning.train import main
 
 DDP = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
 
@@ -24,6 +27,15 @@ def launch(run, *arguments: str, **config: str) -> str:
     result = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def write_demonstrations(folder: Path, *arguments: str) -> Path:
+    frozen = ["--model=FrozenPolicy", "--model.prior=CheckpointPrior", "--model.prior.path=pretrained:cartpole-rl"]
+    settings = [*frozen, "--data.env_kwargs={max_episode_steps: 20}", f"--trainer.default_root_dir={folder}"]
+    command = [sys.executable, "-m", "rql_lightning.train", "predict", *settings, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return next(folder.rglob("version_0")) / "trajectories"
 
 
 def weights_of_ranks(run) -> list[dict[str, torch.Tensor]]:
@@ -89,3 +101,36 @@ def test_a_signal_to_rank_0_ends_both_ranks_with_a_checkpoint_of_both(run):
     names = {path.name for path in run.checkpoint().parent.iterdir()}
     assert names == {"last.ckpt", f"replay-{frames}-rank0.pt", f"replay-{frames}-rank1.pt"}
     assert not run.folder(1).exists(), "both ranks have one folder"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cartpole/behavior_cloning", "cartpole/gail", "mountain_car/iq_learn"])
+def test_imitation_on_two_ranks_has_one_set_of_weights(tmp_path, monkeypatch, name):
+    """Weights, the discriminator's moments, and what early stopping keeps."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["train"])
+    configs = Path(__file__).parents[2] / "configs"
+    main(["predict", "--config", str(configs / name.split("/")[0] / "demonstrations.yaml"), "--episodes=20"])
+    words = ["fit", "--config", str(configs / f"{name}.yaml"), *DDP, "--data.episodes=20", "--data.batch_size=16"]
+    words += ["--data.updates_per_batch=4", "--trainer.callbacks+=rank_weights.WriteWeights", "--video.episodes=0"]
+    words += ["--trainer.default_root_dir=runs", "--trainer.enable_progress_bar=false", "--evaluation.episodes=2"]
+    words += ["--evaluation.episodes_during_fit=2", "--data.total_frames=2048"]
+    if "cloning" not in name:
+        words += ["--data.num_envs=8", "--data.frames_per_batch=64", "--data.warm_up_frames=64"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-m", "rql_lightning.train", *words]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    own, other = (torch.load(f"runs/weights-rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert own.keys() == other.keys() and all(torch.equal(own[key], other[key]) for key in own)
+
+
+@pytest.mark.slow
+def test_two_ranks_write_demonstrations_that_are_loaded_as_one(tmp_path):
+    folder = write_demonstrations(tmp_path, "--episodes=5", *DDP)
+    demonstrations = load_demonstrations(folder)
+    assert demonstrations.episodes == 5 and demonstrations.task == "rql_lightning/CartPole-v0"
+    assert sorted(path.name for path in folder.iterdir()) == ["rank0", "rank1"]
+    assert [path.name for path in folder.parent.glob("*trajectories*")] == ["trajectories"]
+    seeds = torch.cat([TensorDict.load_memmap(folder / f"rank{rank}")["seed"] for rank in range(2)])
+    assert seeds.unique().tolist() == list(range(10_000_000, 10_000_005)), "the seeds are shared out"

@@ -55,8 +55,20 @@ def test_three_commands_from_demonstrations_to_a_customised_policy(command, task
     assert json.loads((run / "metrics.json").read_text())["kl_to_prior"] >= 0
 
 
-@pytest.mark.parametrize("name", ["behavior_cloning", "gail", "iq_learn"])
-@pytest.mark.parametrize("task", ["cartpole", "mountain_car"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("cartpole", "behavior_cloning"),
+        ("cartpole", "gail"),
+        ("mountain_car", "iq_learn"),
+        pytest.param("mountain_car", "behavior_cloning", marks=SLOW),
+        pytest.param("mountain_car", "gail", marks=SLOW),
+        pytest.param("cartpole", "iq_learn", marks=SLOW),
+    ],
+)
 def test_what_imitation_logs_is_documented(command, task, name):
     command("predict", f"{task}/demonstrations.yaml", "--episodes=6")
     data = COLLECTED if name == "gail" or (task, name) == ("mountain_car", "iq_learn") else DRAWN

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 import torch
 from tensordict import NonTensorData, TensorDict
+from torchrl_folders import changed, contents, edit_meta, written
 
 from rql_lightning.data import TaskDataModule
 from rql_lightning.data.demonstrations import Demonstrations, check_demonstrations, load_demonstrations
 from rql_lightning.data.trajectories import save_trajectories
 from rql_lightning.demonstrations import histogram, main
-from rql_lightning.errors import DemonstrationError, RqlError, SpaceMismatchError
+from rql_lightning.errors import DemonstrationError, EnvironmentContractError, SpaceMismatchError
 from rql_lightning.evaluation import run_episodes
 from rql_lightning.loading import load_policy
 from rql_lightning.policies import SampledPolicy
+from rql_lightning.priors import FunctionPrior
 from rql_lightning.spaces import space_to_data
 
 CARTPOLE = "rql_lightning/CartPole-v0"
@@ -41,50 +43,6 @@ def recorded(folder: Path, task: str = CARTPOLE, prior: str = "pretrained:cartpo
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recorded(tmp_path_factory.mktemp("demonstrations") / "trajectories")
-
-
-def contents(**changes: Any) -> TensorDict:
-    """Two episodes of three steps in TorchRL's layout, with changes to its entries."""
-    observation = torch.arange(24.0).reshape(6, 4)
-    following = observation + 4.0
-    observation[3:], following[3:] = observation[3:] + 1.0, following[3:] + 1.0
-    ends = torch.tensor([0, 0, 1, 0, 0, 1], dtype=torch.bool).unsqueeze(-1)
-    entries: dict[str, Any] = {
-        "observation": observation,
-        "action": torch.tensor([0, 1, 0, 1, 1, 0]),
-        "next_observation": following,
-        "terminated": torch.zeros_like(ends),
-        "truncated": ends,
-        "traj_ids": torch.tensor([4, 4, 4, 9, 9, 9]),
-    }
-    entries |= changes
-    successor = {"observation": entries["next_observation"]}
-    successor |= {key: entries[key] for key in ("terminated", "truncated")}
-    count = [len(entries["traj_ids"])]
-    return TensorDict(
-        {
-            "observation": entries["observation"],
-            "action": entries["action"],
-            "next": TensorDict(successor, count),
-            "collector": TensorDict({"traj_ids": entries["traj_ids"]}, count),
-        },
-        count,
-    )
-
-
-def written(folder: Path, **changes: Any) -> Path:
-    contents(**changes).memmap(str(folder))
-    return folder
-
-
-def changed(key: str, row: int, value: Any) -> dict[str, Any]:
-    """One entry with another value in one row."""
-    flat = contents()
-    column = flat["next", "observation"] if key == "next_observation" else None
-    column = flat["next", key] if key in ("terminated", "truncated") else column
-    column = (flat[key] if column is None else column).clone()
-    column[row] = value
-    return {key: column}
 
 
 # -- what is written is what is read ---------------------------------------------------------------------------------
@@ -149,6 +107,18 @@ def test_sampled_actions_have_their_own_random_numbers():
     assert not np.array_equal(*actions)
 
 
+def test_what_cannot_be_sampled_is_refused():
+    def density(observation, action):
+        return torch.zeros(len(action))
+
+    prior = FunctionPrior(density)
+    prior.attach(gym.make(MOUNTAIN_CAR).observation_space, gym.make(MOUNTAIN_CAR).action_space)
+    for policy in (prior, SimpleNamespace(needs_state=True)):
+        found = f"policy: found {type(policy).__name__}, expected a policy that can be sampled; deterministic true"
+        with pytest.raises(EnvironmentContractError, match=found):
+            SampledPolicy(policy, 0.0, seed=0)
+
+
 # -- what is wrong with a folder -------------------------------------------------------------------------------------
 
 
@@ -179,14 +149,6 @@ def empty(folder: Path) -> None:
 def truncate(folder: Path) -> None:
     path = folder / "observation.memmap"
     path.write_bytes(path.read_bytes()[:-4])
-
-
-def edit_meta(**changes: Any) -> Any:
-    def edit(folder: Path) -> None:
-        meta = json.loads((folder / "meta.json").read_text())
-        (folder / "meta.json").write_text(json.dumps({**meta, **changes}))
-
-    return edit
 
 
 @pytest.mark.parametrize(
@@ -310,51 +272,3 @@ def test_histograms():
     rows = histogram(torch.tensor([[0.0], [0.0], [1.0], [0.95]]))
     assert [share for _, share in rows] == [0.5] + [0.0] * 8 + [0.5]
     assert sum(share for _, share in histogram(torch.full((5, 2), 0.3))) == 2.0
-
-
-# -- Minari ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def minari_cartpole(tmp_path, monkeypatch) -> str:
-    """A small local data set of CartPole-v1, written through Minari's own interface."""
-    minari = pytest.importorskip("minari")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    env, buffers = gym.make("CartPole-v1", max_episode_steps=12), []
-    for seed in range(4):
-        observations, rows, done = [env.reset(seed=seed)[0]], [], False
-        env.action_space.seed(seed)
-        while not done:
-            action = env.action_space.sample()
-            observation, reward, terminated, truncated, _ = env.step(action)
-            observations.append(observation)
-            rows.append((action, reward, terminated, truncated))
-            done = terminated or truncated
-        names = ("actions", "rewards", "terminations", "truncations")
-        columns = {name: list(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
-        buffers.append(minari.data_collector.EpisodeBuffer(id=seed, observations=np.array(observations), **columns))
-    minari.create_dataset_from_buffers("tests/cartpole-v0", buffers, env=gym.make("CartPole-v1"))
-    return "minari:tests/cartpole-v0"
-
-
-def test_a_local_minari_data_set(minari_cartpole):
-    minari = pytest.importorskip("minari")
-    demonstrations = load_demonstrations(minari_cartpole)
-    episodes = list(minari.load_dataset("tests/cartpole-v0").iterate_episodes())
-    assert demonstrations.episodes == 4 and demonstrations.task == "CartPole-v1"
-    assert demonstrations.lengths.tolist() == [len(episode.rewards) for episode in episodes]
-    first = demonstrations.select(torch.tensor([0])).transitions
-    assert np.array_equal(first["observation"].numpy(), episodes[0].observations[:-1])
-    assert np.array_equal(first["action"].numpy(), episodes[0].actions)
-    assert demonstrations.returns["reward"].tolist() == [episode.rewards.sum() for episode in episodes]
-    fits(demonstrations, CARTPOLE)
-    with pytest.raises(DemonstrationError, match="found demonstrations of CartPole-v1"):
-        fits(demonstrations, MOUNTAIN_CAR)
-    with pytest.raises(DemonstrationError, match="no such local data set, expected one of these: tests/cartpole-v0"):
-        load_demonstrations("minari:tests/other-v0")
-
-
-def test_without_minari(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "minari", None)
-    with pytest.raises(RqlError, match=r"pip install 'rql-lightning\[minari\]'"):
-        load_demonstrations("minari:tests/other-v0")
