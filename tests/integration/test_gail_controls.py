@@ -26,10 +26,10 @@ def controls(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.slow
 def test_only_demonstrations_of_an_expert_make_an_expert(controls, tmp_path):
-    """With the default reward and seed 0, within 60,000 frames."""
+    """With the default reward and seed 0, within 100,000 frames."""
     folders = controls.demonstrations(tmp_path / "demonstrations")
     runs = {
-        name: controls.imitate(folder, tmp_path / name, "logit", absorbing=False, seed=0, frames=60_000)
+        name: controls.imitate(folder, tmp_path / name, "logit", absorbing=False, seed=0, frames=100_000)
         for name, folder in folders.items()
     }
     assert runs["expert"]["success_rate"] > 0.9 and runs["expert"]["basic_return_mean"] > 390
