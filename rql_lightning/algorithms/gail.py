@@ -49,6 +49,8 @@ class GAIL(Imitates):
             terminal states is 0.
     """
 
+    learns_offline = False
+
     def __init__(
         self,
         learner: Algorithm,
@@ -129,12 +131,12 @@ class GAIL(Imitates):
         """Update the discriminator, relabel the rewards of K minibatches ``[K, B]``, and update the learner.
 
         Raises:
-            ConfigurationError: If the batch has no demonstrations.
+            ConfigurationError: If the batch has transitions of one class only.
         """
-        demonstrations = batch.get("demonstrations", None)
-        if demonstrations is None or demonstrations.numel() == 0:
-            expected = "rql_lightning.data.DemonstrationReplayDataModule: a discriminator needs both classes"
-            raise ConfigurationError(f"data: found training batches without demonstrations, expected {expected}")
+        demonstrations = batch["demonstrations"]
+        if demonstrations.numel() == 0 or batch.numel() == 0:
+            found = f"{demonstrations.numel()} demonstrated and {batch.numel()} collected transitions in a batch"
+            raise ConfigurationError(f"data: found {found}, expected some of each: a discriminator needs both classes")
         self.learner.frames = self.frames
         # As the learner sees them, without a reward: self.minibatches would relabel them before the updates, too.
         collected = self.learner.minibatches(batch)

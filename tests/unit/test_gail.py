@@ -259,7 +259,10 @@ def test_resume_is_exact(demonstrations, tmp_path, settings):
 
 
 def test_batches_of_one_class_are_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"without demonstrations, expected .*DemonstrationReplayDataModule"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"data\.class_path: found 'ReplayDataModule', expected .*DemonstrationReplayDataModule",
+    ):
         fit(algorithm_of(), ReplayDataModule(**SMALL), tmp_path)
 
 
