@@ -6,6 +6,7 @@ assumes, soft-optimal for some reward at a known temperature.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,15 +27,30 @@ if TYPE_CHECKING:
 class InverseLearner(Imitates):
     """The part of inverse soft Q-learning that does not depend on the kind of actions.
 
-    Attributes:
-        chi_squared: Weight α_χ of the χ² regulariser, which keeps the implied rewards near ±2 α_χ.
-        bound_values: Whether V(s′) in targets is kept within ±2 α_χ / (1 − γ), the range for such rewards (as LS-IQ,
-            Al-Hafez et al. 2023).
+    V(s′) in targets comes from the target network, without gradient. From demonstrations alone, the fixed point then is
+    π = π_E · (1 − r / (2 α_χ)) in each state, with the implied reward r = α (log π − E_E[log π]): the expert's policy
+    π_E, less certain, to first order by the exponent 1 − α / (2 α_χ). Neither transitions nor γ change it.
+
+    Args:
+        chi_squared: Weight of the regulariser: implied rewards stay near +-2 * chi_squared. Much more than alpha for
+            demonstrations alone, as about alpha / (2 * chi_squared) of the policy's certainty is lost.
+        bound_values: Whether values in targets are kept within the range that such rewards and the entropy allow.
+        **settings: Arguments of the learner.
     """
 
-    chi_squared: float
-    bound_values: bool
     gamma: float
+
+    def __init__(self, chi_squared: float = 0.5, bound_values: bool = False, **settings: Any) -> None:
+        check_hyperparameters(locals())
+        super().__init__(**settings)
+        self.chi_squared, self.bound_values = chi_squared, bound_values
+        expected = "a number below 1 with model.bound_values true"
+        require(not bound_values or self.gamma < 1, "model.gamma", self.gamma, expected)
+
+    @property
+    def entropy_range(self) -> tuple[float | None, float]:
+        """Smallest and largest entropy of the policy in a state, times α; ``None`` without a smallest one."""
+        raise NotImplementedError
 
     def minibatches(self, batch: TensorDictBase) -> Minibatch:
         """Return K minibatches of demonstrated transitions, followed by collected ones if there are any.
@@ -55,9 +71,10 @@ class InverseLearner(Imitates):
 
     def inverse_loss(self, q_taken: Tensor, value: Tensor, q_target: Tensor) -> Tensor:
         """Return the loss of a minibatch ``[..., B]``, demonstrations first, scalar (:func:`functional.iq_loss`)."""
-        if self.bound_values:
-            bound = self.gamma * 2.0 * self.chi_squared / (1.0 - self.gamma)
-            q_target = q_target.clamp(-bound, bound)
+        if self.bound_values:  # as LS-IQ (Al-Hafez et al. 2023), and a soft value contains entropy besides rewards
+            horizon, reward = self.gamma / (1.0 - self.gamma), 2.0 * self.chi_squared
+            least, most = self.entropy_range
+            q_target = q_target.clamp(None if least is None else horizon * (least - reward), horizon * (most + reward))
         return functional.iq_loss(q_taken, value, q_target, self._demonstrated, self.chi_squared)
 
 
@@ -68,15 +85,16 @@ class IQLearn(InverseLearner, SoftQLearning):
     the states that the policy visits.
 
     Args:
-        chi_squared: Weight of the regulariser: implied rewards stay near +-2 * chi_squared.
-        bound_values: Whether values in targets are kept within +-2 * chi_squared / (1 - gamma).
-        **settings: Arguments of SoftQLearning.
+        **settings: Arguments of InverseLearner, and of SoftQLearning except huber_delta.
     """
 
-    def __init__(self, chi_squared: float = 0.5, bound_values: bool = False, **settings: Any) -> None:
-        check_hyperparameters(locals())
-        super().__init__(**settings)
-        self.chi_squared, self.bound_values = chi_squared, bound_values
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(huber_delta=None, **settings)
+
+    @property
+    def entropy_range(self) -> tuple[float, float]:
+        """From 0 to that of the uniform policy, times α."""
+        return 0.0, self.alpha_hat * math.log(self.policy.family.size)
 
     def loss(self, q_values: Tensor, q_taken: Tensor, q_target: Tensor, minibatch: Minibatch) -> Tensor:
         """Return the loss of IQ-Learn, scalar; ``q_target`` is γ V(s′), as the rewards are 0."""
@@ -91,20 +109,21 @@ class IQLearnSAC(InverseLearner, SoftActorCritic):
     the states that the policy visits.
 
     Args:
-        chi_squared: Weight of the regulariser: implied rewards stay near +-2 * chi_squared.
-        bound_values: Whether values in targets are kept within +-2 * chi_squared / (1 - gamma).
         alpha: Temperature, a number: learning it too is unstable.
-        **settings: Arguments of SoftActorCritic.
+        **settings: Arguments of InverseLearner and SoftActorCritic.
     """
 
-    def __init__(
-        self, chi_squared: float = 0.5, bound_values: bool = False, alpha: float = 0.1, **settings: Any
-    ) -> None:
-        check_hyperparameters(locals())
+    alpha: float
+
+    def __init__(self, alpha: float = 0.1, **settings: Any) -> None:
         expected = "a number: a learnt temperature is unstable without a reward"
         require(not isinstance(alpha, str), "model.alpha", alpha, expected)
         super().__init__(alpha=alpha, **settings)
-        self.chi_squared, self.bound_values = chi_squared, bound_values
+
+    @property
+    def entropy_range(self) -> tuple[None, float]:
+        """From no smallest entropy to that of the uniform policy on [−1, 1]^A, times α."""
+        return None, self.alpha * self.policy.bounds.size * math.log(2.0)
 
     def critic_loss(self, minibatch: Minibatch, q_target: Tensor, sample: Sample) -> tuple[Tensor, Tensor]:
         """Return the loss of IQ-Learn, the sum of both critics', and their Q-values ``[2, B]``."""
