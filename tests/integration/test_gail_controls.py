@@ -35,11 +35,3 @@ def test_only_demonstrations_of_an_expert_make_an_expert(controls, tmp_path):
     assert runs["expert"]["success_rate"] > 0.9 and runs["expert"]["basic_return_mean"] > 390
     for name in ("random actions", "random numbers"):
         assert runs[name]["success_rate"] < 0.1 and runs[name]["basic_return_mean"] < 100, name
-
-
-@pytest.mark.slow
-def test_a_reward_of_one_sign_makes_an_expert_of_nothing(controls, tmp_path):
-    """What the control is for: a reward that is never negative pays for every step, whatever was demonstrated."""
-    noise = controls.noise(tmp_path / "noise")
-    found = controls.imitate(noise, tmp_path / "run", "gail", absorbing=False, seed=0, frames=100_000)
-    assert found["episode_length_mean"] > 400
