@@ -28,12 +28,13 @@ class InverseLearner(Imitates):
     """The part of inverse soft Q-learning that does not depend on the kind of actions.
 
     V(s′) in targets comes from the target network, without gradient. From demonstrations alone, the fixed point then is
-    π = π_E · (1 − r / (2 α_χ)) in each state, with the implied reward r = α (log π − E_E[log π]): the expert's policy
-    π_E, less certain, to first order by the exponent 1 − α / (2 α_χ). Neither transitions nor γ change it.
+    π = π_E · (1 − r / (2 α_χ)), with the implied reward r = α log π + V(s) − γ E[V(s′)]: the expert's policy π_E, less
+    certain. V is the discounted sum of −α log π along the demonstrations.
 
     Args:
-        chi_squared: Weight of the regulariser: implied rewards stay near +-2 * chi_squared. Much more than alpha for
-            demonstrations alone, as about alpha / (2 * chi_squared) of the policy's certainty is lost.
+        chi_squared: Weight of the regulariser: implied rewards stay near +-2 * chi_squared. With demonstrations alone,
+            the policy is less certain than the expert by a factor of about 1 - alpha / (2 * chi_squared) in its
+            log-probabilities, so set it to several times alpha.
         bound_values: Whether values in targets are kept within the range that such rewards and the entropy allow.
         **settings: Arguments of the learner.
     """

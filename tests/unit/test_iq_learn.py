@@ -101,6 +101,70 @@ def test_its_q_function_is_soft_optimal_for_the_reward_that_it_implies():
     np.testing.assert_allclose(policy.numpy(), optimal, atol=1e-8)
 
 
+# -- its fixed point with a target network, as the learners have it --------------------------------------------------
+
+ALIVE = 4  # states before the terminal one
+
+
+def steps(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """State, action and successor of steps [N], with every action of every state, and a terminal state ALIVE."""
+    random = torch.Generator().manual_seed(seed)
+    every = torch.cartesian_prod(torch.arange(ALIVE), torch.arange(ACTIONS))
+    others = torch.stack([torch.randint(size, (count,), generator=random) for size in (ALIVE, ACTIONS)], dim=1)
+    state, action = torch.cat([every, others]).unbind(1)
+    return state, action, torch.randint(ALIVE + 1, state.shape, generator=random)
+
+
+def fixed_point(state: Tensor, action: Tensor, successor: Tensor, expert: int, chi_squared: float, gamma: float) -> Any:
+    """Q [ALIVE, A] that minimises the loss at targets of its own, and these targets [N]."""
+    q, reward = torch.zeros(ALIVE, ACTIONS, dtype=torch.float64), torch.zeros(len(state), dtype=torch.float64)
+
+    def loss(q: Tensor, target: Tensor) -> Tensor:
+        value = functional.residual_value(q, None, 0.0, ALPHA)
+        return functional.iq_loss(q[state, action], value[state], target, expert, chi_squared)
+
+    for _ in range(100):  # one step of Newton's method for each update of the target network
+        v_next = functional.residual_value(q, None, 0.0, ALPHA)[successor.clamp(max=ALIVE - 1)]
+        target = functional.residual_target(reward, successor == ALIVE, v_next, gamma)
+        gradient, hessian = torch.func.grad(loss)(q, target), torch.func.hessian(loss)(q, target)
+        q = q - torch.linalg.solve(hessian.reshape(q.numel(), -1), gradient.flatten()).view_as(q)
+    return q, target
+
+
+@pytest.mark.parametrize(("chi_squared", "gamma"), [(0.5, 0.8), (5.0, 0.5), (500.0, 0.8)])
+def test_from_demonstrations_alone_it_is_the_experts_policy_less_certain(chi_squared, gamma):
+    """π = π_E (1 − r / (2 α_χ)) with r = α log π + V − γ E[V(s′)], V the sum of −α log π along demonstrations."""
+    state, action, successor = steps(40, seed=1)
+    q, _ = fixed_point(state, action, successor, len(state), chi_squared, gamma)
+    ours = functional.policy_log_prob(q, None, 0.0, ALPHA).numpy()
+    counts = np.zeros((ALIVE, ACTIONS, ALIVE + 1))
+    np.add.at(counts, (state.numpy(), action.numpy(), successor.numpy()), 1)
+    expert, chain = (counts.sum(axis) / counts.sum((1, 2))[:, None] for axis in (2, 1))
+    lost = -ALPHA * (expert * ours).sum(1)
+    value = np.linalg.solve(np.eye(ALIVE) - gamma * chain[:, :ALIVE], lost)  # and nothing from the terminal state
+    following = (counts / counts.sum(2, keepdims=True))[:, :, :ALIVE] @ value
+    implied = ALPHA * ours + value[:, None] - gamma * following
+    np.testing.assert_allclose(functional.residual_value(q, None, 0.0, ALPHA).numpy(), value, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(ours), expert * (1 - implied / (2 * chi_squared)), atol=1e-7)
+    divergence = (expert * (np.log(expert) - ours)).sum(1).max()
+    assert divergence < 1e-5 if chi_squared > 100 else divergence > 1e-3
+
+
+def test_with_collected_steps_implied_rewards_compare_how_often_expert_and_policy_come_there():
+    """ρ_both(s, a) r(s, a) = 2 α_χ (ρ_E(s, a) − ρ_both(s) π(a|s)), for the fractions ρ of steps."""
+    state, action, successor = (torch.cat(pair) for pair in zip(steps(30, seed=2), steps(60, seed=3), strict=True))
+    expert, chi_squared = 30 + ALIVE * ACTIONS, 0.3
+    q, target = fixed_point(state, action, successor, expert, chi_squared, GAMMA)
+    policy = functional.policy_log_prob(q, None, 0.0, ALPHA).exp().numpy()
+    demonstrated, rewards, visits = np.zeros((3, ALIVE, ACTIONS))
+    place = (state.numpy(), action.numpy())
+    np.add.at(demonstrated, tuple(each[:expert] for each in place), 1 / expert)
+    np.add.at(rewards, place, (q[state, action] - target).numpy() / len(state))
+    np.add.at(visits, place, 1 / len(state))
+    expected = 2 * chi_squared * (demonstrated - visits.sum(1, keepdims=True) * policy)
+    np.testing.assert_allclose(rewards, expected, atol=1e-8)
+
+
 # -- the learners ----------------------------------------------------------------------------------------------------
 
 
@@ -157,13 +221,45 @@ def test_demonstrations_come_first_and_terminal_states_have_no_value(learner):
     assert bool((target[minibatch.terminated] == 0).all()) and bool((target[~minibatch.terminated] > 0).all())
 
 
-def test_values_in_targets_are_bounded(learner):
-    algorithm = learner(IQLearn, DISCRETE, chi_squared=0.5, bound_values=True)
+def test_the_critics_loss_by_hand(learner):
+    algorithm = learner(IQLearnSAC, CONTINUOUS, alpha=0.2, chi_squared=0.3)
+    batch = transitions(CONTINUOUS, 1, 6, collected=True)
+    batch["demonstrations"] = transitions(CONTINUOUS, 1, 6)
+    (minibatch,) = algorithm.minibatches(batch).split()
+    noise = torch.randn(2, 12, 2, dtype=torch.float64)
+    losses, sample, _ = algorithm.losses(minibatch, *noise)
+    following = algorithm.sample(minibatch.next_observation, noise[1])
+    v_next = algorithm.target_critic(minibatch.next_observation, following.action).amin(0) - 0.2 * following.log_prob
+    target = GAMMA * v_next * ~minibatch.terminated
+    taken, own = (algorithm.critic(minibatch.observation, action) for action in (minibatch.action, sample.action))
+    expected = 0.0
+    for q, value in zip(taken, own - 0.2 * sample.log_prob, strict=True):
+        implied = q - target
+        expected += -implied[:6].mean() + (value - target).mean() + implied.square().mean() / (4 * 0.3)
+    torch.testing.assert_close(losses["critic"], expected)
+    actor = list(algorithm.policy.network.parameters())
+    assert torch.autograd.grad(losses["critic"], actor, allow_unused=True) == (None,) * len(actor)
+
+
+@pytest.mark.parametrize(
+    ("make", "actions", "low", "high"),
+    [(IQLearn, DISCRETE, -1.0, 1.0 + 0.3 * math.log(4)), (IQLearnSAC, CONTINUOUS, -math.inf, 1.0 + 0.6 * math.log(2))],
+)
+def test_values_in_targets_are_bounded(learner, make, actions, low, high):
+    """By ±2 α_χ = ±1, and the entropy of four actions, or that of two numbers in [−1, 1], which may be negative."""
+    algorithm = learner(make, actions, alpha=0.3, chi_squared=0.5, bound_values=True)
     algorithm._demonstrated = 2
-    q, target = torch.tensor([0.0, 0.0]), torch.tensor([100.0, -100.0])
-    bound = GAMMA * 1.0 / (1 - GAMMA)
-    expected = functional.iq_loss(q, q, target.clamp(-bound, bound), 2, 0.5)
+    q, target = torch.zeros(2), torch.tensor([100.0, -100.0])
+    horizon = GAMMA / (1 - GAMMA)
+    expected = functional.iq_loss(q, q, target.clamp(horizon * low, horizon * high), 2, 0.5)
     assert algorithm.inverse_loss(q, q, target).item() == pytest.approx(expected.item())
+
+
+def test_settings_without_a_meaning_are_refused():
+    with pytest.raises(ConfigurationError, match=r"model\.gamma: found 1\.0, expected a number below 1"):
+        IQLearn(gamma=1.0, bound_values=True)
+    with pytest.raises(TypeError, match="huber_delta"):
+        IQLearn(huber_delta=1.0)
 
 
 def test_a_learnt_temperature_is_refused():
