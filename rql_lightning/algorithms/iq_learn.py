@@ -32,9 +32,9 @@ class InverseLearner(Imitates):
     certain. V is the discounted sum of −α log π along the demonstrations.
 
     Args:
-        chi_squared: Weight of the regulariser: implied rewards stay near +-2 * chi_squared. With demonstrations alone,
-            the policy is less certain than the expert by a factor of about 1 - alpha / (2 * chi_squared) in its
-            log-probabilities, so set it to several times alpha.
+        chi_squared: Inverse weight of the regulariser: implied rewards stay near +-2 * chi_squared, or twice that
+            beside collected frames. With demonstrations alone, the policy is less certain than the expert by a factor
+            of about 1 - alpha / (2 * chi_squared) in its log-probabilities.
         bound_values: Whether values in targets are kept within the range that such rewards and the entropy allow.
         **settings: Arguments of the learner.
     """
@@ -73,7 +73,8 @@ class InverseLearner(Imitates):
     def inverse_loss(self, q_taken: Tensor, value: Tensor, q_target: Tensor) -> Tensor:
         """Return the loss of a minibatch ``[..., B]``, demonstrations first, scalar (:func:`functional.iq_loss`)."""
         if self.bound_values:  # as LS-IQ (Al-Hafez et al. 2023), and a soft value contains entropy besides rewards
-            horizon, reward = self.gamma / (1.0 - self.gamma), 2.0 * self.chi_squared
+            shares = q_taken.shape[-1] / self._demonstrated  # 2 with collected transitions, which double the range
+            horizon, reward = self.gamma / (1.0 - self.gamma), 2.0 * shares * self.chi_squared
             least, most = self.entropy_range
             q_target = q_target.clamp(None if least is None else horizon * (least - reward), horizon * (most + reward))
         return functional.iq_loss(q_taken, value, q_target, self._demonstrated, self.chi_squared)

@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 from rql_lightning.data import TaskDataModule
-from rql_lightning.errors import CheckpointError, ConfigurationError
+from rql_lightning.errors import CheckpointError, ConfigurationError, require
 from rql_lightning.evaluation import run_episodes
 from rql_lightning.loading import load_policy
 from rql_lightning.policies import Decider, Policy, SampledPolicy
@@ -81,20 +81,25 @@ def coverage(expert: Policy, prior: Policy, demonstrated: Visits, customised: Vi
     return result
 
 
-def main() -> None:
-    """Parse, measure, print, draw."""
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, measure, print, draw.
+
+    Args:
+        arguments: Arguments to use in place of those of the process.
+    """
     with command():
-        _run()
+        _run(arguments)
 
 
-def _run() -> None:
+def _run(words: list[str] | None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--expert", required=True, help="Policy that made the demonstrations: a checkpoint or a name.")
     parser.add_argument("--customised", required=True, help="Policy that customises a prior of the same task.")
     parser.add_argument("--priors", nargs="+", required=True, help="Priors, as NAME=CHECKPOINT.")
     parser.add_argument("--episodes", type=int, default=200, help="Number of episodes per measurement.")
     parser.add_argument("--out", type=Path, default=Path("runs/coverage"), help="Folder for the results.")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
+    require(arguments.episodes >= 1, "--episodes", arguments.episodes, "an integer >= 1")
     expert, customised = load_policy(arguments.expert), load_policy(arguments.customised)
     priors = {name: load_policy(path) for name, path in map(_named, arguments.priors)}
     data = _task(expert, customised, *priors.values())

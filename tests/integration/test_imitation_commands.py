@@ -13,7 +13,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rql_lightning.algorithms import FrozenPolicy
+from rql_lightning.demonstrations import main as summary
 from rql_lightning.loading import load_policy
+from rql_lightning.reproduce.coverage import main as coverage
+from rql_lightning.reproduce.sweep import main as sweep
 from rql_lightning.train import main
 
 ROOT = Path(__file__).parents[2]
@@ -122,25 +125,45 @@ def test_every_command_of_the_tutorial_runs_in_its_order(tmp_path, monkeypatch, 
         for block in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         for line in block.splitlines()
     ]
-    ran = [line for line in lines if line.startswith("python -m rql_lightning.") and run_small(shlex.split(line, True))]
-    assert len(ran) >= 8
+    commands = [line for line in lines if line.startswith("python -m rql_lightning.")]
+    assert len(commands) >= 6
+    for line in commands:
+        run_small(shlex.split(line, comments=True))
+    assert "KL, customised" in capsys.readouterr().out
 
 
-def run_small(words: list[str]) -> bool:
-    """Run one command of the tutorial in this process; those of the sweep take minutes and are left out."""
-    module, arguments = words[2], words[3:]
-    if module == "rql_lightning.demonstrations":
-        from rql_lightning.demonstrations import main as summary
-
+def run_small(words: list[str]) -> None:
+    """Run one command of the tutorial in this process."""
+    module, arguments = words[2].removeprefix("rql_lightning."), words[3:]
+    if module == "demonstrations":
         summary(arguments)
-        return True
-    if module != "rql_lightning.train":
-        return False
-    small = list(SMALL[arguments[0]])
-    if arguments[0] == "fit":
-        offline = any(name in word for word in arguments for name in ("behavior_cloning", "iq_learn"))
-        online = "mountain_car/iq_learn" in " ".join(arguments)
-        small += COLLECTED if online or not offline else DRAWN
-        small += ["--data.episodes=40"] if "from_il" not in " ".join(arguments) else []
-    main([*arguments, *small])
-    return True
+    elif module == "reproduce.coverage":
+        coverage([*arguments, "--episodes=3"])
+    elif module == "reproduce.sweep":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["sweep", *[word for word in arguments if word not in ("100", "1000")]])
+            patch.setattr(sys, "argv", [*sys.argv, *DRAWN, *EVALUATION])
+            sweep()
+    else:
+        command, small = arguments[0], list(SMALL[arguments[0]])
+        if command == "fit":
+            cloning = "behavior_cloning" in arguments[2]
+            small += [*DRAWN, "--data.episodes=40"] if cloning else COLLECTED
+        main([*arguments, *small])
+
+
+def test_coverage_against_the_expert_itself(tmp_path, capsys):
+    path = "pretrained:cartpole-rl"
+    words = ["--expert", path, "--customised", path, "--priors", f"1={path}", "10=pretrained:cartpole-il"]
+    coverage([*words, "--episodes=3", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "coverage.json").read_text())
+    assert found["1/kl_demonstrated"] == pytest.approx(0.0, abs=1e-6) and found["10/kl_customised"] > 1e-6
+    assert found["1/log_prob_floor"] <= found["1/log_prob_quantile"] < 0 and found["1/success_rate"] == 1.0
+    assert (tmp_path / "coverage.png").is_file()
+    for bad, message in ((["--priors", "1"], "expected NAME=CHECKPOINT"), (["--episodes=0"], "--episodes: found 0")):
+        with pytest.raises(SystemExit) as stop:
+            coverage([*words, *bad, "--out", str(tmp_path)])
+        assert stop.value.code == 2 and message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        coverage(["--expert", path, "--customised", "pretrained:highway-rl", "--priors", f"1={path}"])
+    assert "expected one task" in capsys.readouterr().err
