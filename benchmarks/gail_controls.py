@@ -12,7 +12,9 @@ import argparse
 import contextlib
 import io
 import tempfile
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -68,6 +70,16 @@ def quietly(words: list[str]) -> None:
         train([*words, "--trainer.enable_progress_bar=false"])
 
 
+def imitate(demonstrations: Path, root: Path, kind: str, absorbing: bool, seed: int, frames: int) -> dict[str, Any]:
+    """Train the shipped config on other demonstrations; returns its final metrics."""
+    words = ["fit", "--config", CONFIG, f"--seed_everything={seed}", f"--trainer.default_root_dir={root}"]
+    words += [f"--data.demonstrations={demonstrations}", f"--data.episodes={EPISODES}", f"--data.total_frames={frames}"]
+    words += [f"--model.reward_kind={kind}", f"--model.absorbing_states={absorbing}", "--trainer.logger=false"]
+    quietly([*words, "--evaluation.every_n_frames=100_000_000", "--evaluation.figures=false"])
+    (path,) = root.rglob("metrics.json")
+    return read_metrics(path)
+
+
 def main() -> None:
     """Run all combinations one after the other, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,22 +91,14 @@ def main() -> None:
         table.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as temporary:
         folders = demonstrations(Path(temporary))
-        for kind in ("logit", "gail", "negative"):
-            for absorbing in (False, True):
-                for name, folder in folders.items():
-                    for seed in arguments.seeds:
-                        root = Path(temporary, kind, str(absorbing), name, str(seed))
-                        words = ["fit", "--config", CONFIG, f"--seed_everything={seed}"]
-                        words += [f"--data.demonstrations={folder}", f"--data.total_frames={arguments.frames}"]
-                        words += [f"--model.reward_kind={kind}", f"--model.absorbing_states={absorbing}"]
-                        words += ["--evaluation.every_n_frames=1_000_000", f"--trainer.default_root_dir={root}"]
-                        quietly([*words, "--evaluation.figures=false", "--trainer.logger=false"])
-                        (path,) = root.rglob("metrics.json")
-                        found = read_metrics(path)
-                        row = [f"{100 * found['success_rate']:.0f} %", f"{found['basic_return_mean']:.1f}"]
-                        row += [f"{found['episode_length_mean']:.0f}"]
-                        table.add_row(kind, "yes" if absorbing else "no", name, str(seed), *row)
-                        print_line(f"{kind}, absorbing {absorbing}, {name}, seed {seed}: {', '.join(row)}")
+        for kind, absorbing in product(("logit", "gail", "negative"), (False, True)):
+            for (name, folder), seed in product(folders.items(), arguments.seeds):
+                root = Path(temporary, kind, str(absorbing), name, str(seed))
+                found = imitate(folder, root, kind, absorbing, seed, arguments.frames)
+                row = [f"{100 * found['success_rate']:.0f} %", f"{found['basic_return_mean']:.1f}"]
+                row += [f"{found['episode_length_mean']:.0f}"]
+                table.add_row(kind, "yes" if absorbing else "no", name, str(seed), *row)
+                print_line(f"{kind}, absorbing {absorbing}, {name}, seed {seed}: {', '.join(row)}")
     console(width=110).print(table)
 
 

@@ -155,7 +155,7 @@ class _Run:
             rows |= {"observation": observation, "action": decision.action, "next_observation": following}
             rows |= {"reward": reward, "terminated": terminated, "truncated": truncated}
             rows |= {key: info[key] for key in ("basic_reward", "add_on_reward")}
-            self.recorded.append({key: np.array(rows[key])[active] for key in rows})
+            self.recorded.append({key: np.asarray(rows[key])[active] for key in rows})
         done = terminated | truncated
         self._check_length(active & ~done)
         return self._restart(done, active) if done.any() else following
@@ -228,6 +228,6 @@ def endless_episode(env: str, seed: int, max_steps: int) -> EnvironmentContractE
 def _sorted(recorded: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     if not recorded:
         return {}
-    steps = {key: np.concatenate([rows[key] for rows in recorded]) for key in recorded[0]}
-    order = np.lexsort((steps["step"], steps["episode"]))
-    return {key: value[order] for key, value in steps.items()}
+    order = np.lexsort([np.concatenate([rows[key] for rows in recorded]) for key in ("step", "episode")])
+    # One column after the other, which frees its rows: all of them together are the memory of recording.
+    return {key: np.concatenate([rows.pop(key) for rows in recorded])[order] for key in list(recorded[0])}

@@ -20,11 +20,6 @@ from rql_lightning.policies import Encoder, NetworkPolicy
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
 
-    from rql_lightning.data.imitation import HasDemonstrations
-
-CHUNK = 16_384
-"""Number of held-out transitions that are evaluated together."""
-
 
 class BehaviorCloning(Imitates):
     """Fit a policy to demonstrations by maximum likelihood, for discrete or bounded continuous actions.
@@ -56,6 +51,7 @@ class BehaviorCloning(Imitates):
             to spend the whole budget. The best weights are kept in both cases.
     """
 
+    learns_online = False
     policy: NetworkPolicy
     best_weights: Tensor
     best_log_prob: Tensor
@@ -86,11 +82,6 @@ class BehaviorCloning(Imitates):
         self.weight_decay, self.entropy_weight = weight_decay, entropy_weight
         self.fallback_weight, self.fallback_spread = fallback_weight, fallback_spread
         self.max_grad_norm, self.validate_every, self.patience = max_grad_norm, validate_every, patience
-
-    @property
-    def demonstrations(self) -> HasDemonstrations:
-        """The data module, which holds the demonstrations."""
-        return self.data  # type: ignore[return-value]
 
     def build(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> None:
         """Allocate the policy, and the best weights so far."""
@@ -155,6 +146,8 @@ class BehaviorCloning(Imitates):
         if self.demonstrations.held_out is None or not due:
             return
         log_prob = self.held_out_log_prob()
+        if self.trainer.world_size > 1:  # so that all ranks decide the same, whatever rounding does
+            log_prob = self._average(torch.tensor(log_prob, device=self.device)).item()
         if math.isnan(log_prob):
             raise DivergenceError("the log-likelihood of the held-out episodes became NaN; try a smaller learning_rate")
         weights = self.main_optimizer.optimizer.vectors[0].detach()  # the policy's parameters are views of it
@@ -168,17 +161,6 @@ class BehaviorCloning(Imitates):
             self.trainer.should_stop = True
             self.waited.zero_()
         self.log_metrics({"train/held_out_log_prob": log_prob})
-
-    @torch.no_grad()
-    def held_out_log_prob(self) -> float:
-        """Return the mean of log π(a|s) over the held-out transitions; for continuous actions in [−1, 1]."""
-        held_out = self.demonstrations.held_out
-        assert held_out is not None
-        total = 0.0
-        for rows in held_out.transitions.split(CHUNK):
-            minibatch = self.demonstrated(rows)
-            total += self._log_prob(self.policy.parameters_of(minibatch.observation), minibatch).sum().item()
-        return total / len(held_out)
 
 
 def unlike_states(code: Tensor, spread: float) -> Tensor:

@@ -49,6 +49,8 @@ class GAIL(Imitates):
             terminal states is 0.
     """
 
+    learns_offline = False
+
     def __init__(
         self,
         learner: Algorithm,
@@ -129,14 +131,17 @@ class GAIL(Imitates):
         """Update the discriminator, relabel the rewards of K minibatches ``[K, B]``, and update the learner.
 
         Raises:
-            ConfigurationError: If the batch has no demonstrations.
+            ConfigurationError: If the batch has transitions of one class only.
         """
-        demonstrations = batch.get("demonstrations", None)
-        if demonstrations is None or demonstrations.numel() == 0:
-            expected = "rql_lightning.data.DemonstrationReplayDataModule: a discriminator needs both classes"
-            raise ConfigurationError(f"data: found training batches without demonstrations, expected {expected}")
-        collected = self.minibatches(batch)
-        metrics = self._discriminate(self.demonstrated(demonstrations), collected)
+        demonstrations = batch["demonstrations"]
+        if demonstrations.numel() == 0 or batch.numel() == 0:
+            found = f"{demonstrations.numel()} demonstrated and {batch.numel()} collected transitions in a batch"
+            raise ConfigurationError(f"data: found {found}, expected some of each: a discriminator needs both classes")
+        self.learner.frames = self.frames
+        # As the learner sees them, without a reward: self.minibatches would relabel them before the updates, too.
+        collected = self.learner.minibatches(batch)
+        demonstrated = self.learner.minibatches(self.with_unit_actions(demonstrations))
+        metrics = self._discriminate(demonstrated, collected)
         reward = self.reward(batch, collected)
         metrics |= {"imitation_reward": reward.mean().item(), "imitation_reward_std": reward.std().item()}
         metrics |= self.learner.update(batch.exclude("demonstrations").set(("next", "reward"), reward))
@@ -177,7 +182,7 @@ class GAIL(Imitates):
 
     def _absorbing(self, like: Tensor) -> Tensor:
         """Return the input of the absorbing state, ``[1, I]``: an indicator, and 0 elsewhere."""
-        row = torch.zeros(1, self.discriminator.size, device=like.device)
+        row = like.new_zeros(1, self.discriminator.size)
         row[:, -1] = 1.0
         return row
 
@@ -203,7 +208,7 @@ class GAIL(Imitates):
 
     def _with_absorbing(self, inputs: Tensor, terminated: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs ``[n, I]`` and weights ``[n]``, with the absorbing state weighted by the ends of episodes."""
-        weights = torch.ones(len(inputs), device=inputs.device)
+        weights = inputs.new_ones(len(inputs))
         if not self.absorbing_states:
             return inputs, weights
         weight = self._absorbing_weight * terminated.sum()

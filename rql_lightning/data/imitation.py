@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +71,14 @@ class HasDemonstrations(TaskDataModule):
     def demonstrated(self, updates: int, batch_size: int) -> TensorDictBase:
         """Sample K minibatches from the training episodes, uniformly with replacement, ``[K, B]``."""
         index = torch.randint(len(self.training), (updates * batch_size,))
-        return self.training.transitions[index].reshape(updates, batch_size)
+        batch = self.training.transitions[index].reshape(updates, batch_size)
+        for key in ("observation", ("next", "observation")):
+            batch[key] = batch[key].float()  # narrow in memory, as for images
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to store in a checkpoint, with the size of the demonstrations."""
-        return {**super().state_dict(), "demonstrations": self._sizes()}
+        return {**super().state_dict(), "demonstrations": self._sizes() if hasattr(self, "training") else None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state from a checkpoint.
@@ -82,17 +86,32 @@ class HasDemonstrations(TaskDataModule):
         Raises:
             CheckpointError: If ``fit`` resumes with other demonstrations than those of the checkpoint.
         """
+        if self.fitting:
+            self._check_class(state_dict)
         super().load_state_dict(state_dict)
         if self.fitting and state_dict["demonstrations"] != self._sizes():
-            names = "episodes and steps for training, and held-out steps"
+            names = "episodes and steps for training, held-out steps, and a checksum"
             raise CheckpointError(
                 f"data.demonstrations: found {self._sizes()} ({names}) in {self.demonstrations}, expected "
                 f"{state_dict['demonstrations']}, as in the checkpoint to resume"
             )
 
+    def _check_class(self, state_dict: dict[str, Any]) -> None:
+        """Refuse the state of a data module with other entries."""
+        missing = self.state_dict().keys() - state_dict.keys()
+        if missing:
+            raise CheckpointError(
+                f"data.class_path: found {type(self).__name__}, expected the class of the checkpoint to resume, whose "
+                f"state has no {sorted(missing)[0]!r}"
+            )
+
     def _sizes(self) -> list[int]:
+        """Return numbers that tell these demonstrations from others."""
         held_out = 0 if self.held_out is None else len(self.held_out)
-        return [self.training.episodes, len(self.training), held_out]
+        transitions, checksum = self.training.transitions, 0
+        for key in ("observation", "action"):
+            checksum = zlib.crc32(transitions[key].contiguous().numpy().tobytes(), checksum)
+        return [self.training.episodes, len(self.training), held_out, checksum]
 
 
 class DemonstrationDataModule(HasDemonstrations):
@@ -134,12 +153,17 @@ class DemonstrationDataModule(HasDemonstrations):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to store in a checkpoint."""
-        return {**super().state_dict(), "run_seed": self.run_seed}
+        ranks = 1 if self.trainer is None else self.trainer.world_size
+        return {**super().state_dict(), "run_seed": self.run_seed, "ranks": ranks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state from a checkpoint."""
         super().load_state_dict(state_dict)
-        self.run_seed = state_dict["run_seed"]
+        self.run_seed = state_dict.get("run_seed")
+        ranks = self.state_dict()["ranks"]
+        if self.fitting and state_dict["ranks"] != ranks:
+            found, expected = f"a run of {state_dict['ranks']} rank(s)", f"{ranks}; set trainer.devices to the former"
+            raise CheckpointError(f"checkpoint to resume: found {found}, expected {expected}")
 
 
 class DemonstrationReplayDataModule(HasDemonstrations, ReplayDataModule):

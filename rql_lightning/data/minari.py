@@ -39,7 +39,16 @@ def load_minari(name: str) -> Demonstrations:
         return _demonstrations(minari.load_dataset(name), source)
     except DemonstrationError:
         raise
-    except (AttributeError, KeyError, OSError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        AssertionError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RecursionError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise DemonstrationError(f"{source}: found a data set that cannot be read ({error})") from error
 
 

@@ -45,7 +45,7 @@ class SampledPolicy:
         try:
             action = self.policy.sample(parameters)
             if self.epsilon > 0:
-                at_random = torch.rand(len(action)) < self.epsilon
+                at_random = torch.rand(len(action)).to(action.device) < self.epsilon
                 uniform = self.policy.uniform(parameters)
                 action = torch.where(at_random.reshape(-1, *[1] * (action.dim() - 1)), uniform, action)
             self._random = torch.get_rng_state()

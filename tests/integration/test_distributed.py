@@ -33,7 +33,7 @@ def write_demonstrations(folder: Path, *arguments: str) -> Path:
     frozen = ["--model=FrozenPolicy", "--model.prior=CheckpointPrior", "--model.prior.path=pretrained:cartpole-rl"]
     settings = [*frozen, "--data.env_kwargs={max_episode_steps: 20}", f"--trainer.default_root_dir={folder}"]
     command = [sys.executable, "-m", "rql_lightning.train", "predict", *settings, *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
     return next(folder.rglob("version_0")) / "trajectories"
 

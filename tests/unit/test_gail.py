@@ -225,7 +225,7 @@ def test_the_environments_reward_reaches_neither_buffer_nor_learner(demonstratio
         assert ("next", "reward") not in batch.keys(include_nested=True)
         assert not any("reward" in str(key) for key in batch["demonstrations"].keys(include_nested=True))
     assert not torch.isin(learner.seen, torch.tensor([0.0, 1.0])).any(), "what the discriminator says"
-    assert learner.updates == algorithm.updates == 32
+    assert learner.updates == algorithm.updates == 32 and learner.frames == algorithm.frames == 128
 
 
 def test_the_policy_is_the_learners_and_its_file_knows_the_temperature(demonstrations, tmp_path):
@@ -259,7 +259,10 @@ def test_resume_is_exact(demonstrations, tmp_path, settings):
 
 
 def test_batches_of_one_class_are_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"without demonstrations, expected .*DemonstrationReplayDataModule"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"data\.class_path: found 'ReplayDataModule', expected .*DemonstrationReplayDataModule",
+    ):
         fit(algorithm_of(), ReplayDataModule(**SMALL), tmp_path)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rql_lightning import algorithms
-from rql_lightning.algorithms import Algorithm, ResidualSAC, SoftActorCritic, SoftQLearning
+from rql_lightning.algorithms import Algorithm, IQLearn, ResidualSAC, SoftActorCritic, SoftQLearning
 from rql_lightning.callbacks.hyperparameters import settings
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.loading import CheckpointPrior
@@ -36,6 +36,8 @@ def parameters(algorithm: type) -> dict[str, Any]:
         if "__init__" in vars(parent):
             named = inspect.signature(parent).parameters.values()
             found = {each.name: each.default for each in named if each.kind != each.VAR_KEYWORD} | found
+    if algorithm is IQLearn:  # has a loss of its own, and refuses that of its parent
+        found.pop("huber_delta")
     if "alpha_hat" in found:  # passed on to the parent as alpha, and such a parent's start_at is refused
         found = {name: default for name, default in found.items() if name not in ("alpha", "start_at")}
     return found
