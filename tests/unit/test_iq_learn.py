@@ -123,7 +123,7 @@ def fixed_point(state: Tensor, action: Tensor, successor: Tensor, expert: int, c
         value = functional.residual_value(q, None, 0.0, ALPHA)
         return functional.iq_loss(q[state, action], value[state], target, expert, chi_squared)
 
-    for _ in range(100):  # one step of Newton's method for each update of the target network
+    for _ in range(40):  # one step of Newton's method for each update of the target network
         v_next = functional.residual_value(q, None, 0.0, ALPHA)[successor.clamp(max=ALIVE - 1)]
         target = functional.residual_target(reward, successor == ALIVE, v_next, gamma)
         gradient, hessian = torch.func.grad(loss)(q, target), torch.func.hessian(loss)(q, target)
@@ -131,7 +131,7 @@ def fixed_point(state: Tensor, action: Tensor, successor: Tensor, expert: int, c
     return q, target
 
 
-@pytest.mark.parametrize(("chi_squared", "gamma"), [(0.5, 0.8), (5.0, 0.5), (500.0, 0.8)])
+@pytest.mark.parametrize(("chi_squared", "gamma"), [(0.5, 0.5), (5.0, 0.3), (500.0, 0.5)])
 def test_from_demonstrations_alone_it_is_the_experts_policy_less_certain(chi_squared, gamma):
     """π = π_E (1 − r / (2 α_χ)) with r = α log π + V − γ E[V(s′)], V the sum of −α log π along demonstrations."""
     state, action, successor = steps(40, seed=1)
@@ -147,14 +147,14 @@ def test_from_demonstrations_alone_it_is_the_experts_policy_less_certain(chi_squ
     np.testing.assert_allclose(functional.residual_value(q, None, 0.0, ALPHA).numpy(), value, rtol=1e-6)
     np.testing.assert_allclose(np.exp(ours), expert * (1 - implied / (2 * chi_squared)), atol=1e-7)
     divergence = (expert * (np.log(expert) - ours)).sum(1).max()
-    assert divergence < 1e-5 if chi_squared > 100 else divergence > 1e-4
+    assert (divergence < 1e-5) == (chi_squared > 100)
 
 
 def test_with_collected_steps_implied_rewards_compare_how_often_expert_and_policy_come_there():
     """ρ_both(s, a) r(s, a) = 2 α_χ (ρ_E(s, a) − ρ_both(s) π(a|s)), for the fractions ρ of steps."""
     state, action, successor = (torch.cat(pair) for pair in zip(steps(30, seed=2), steps(60, seed=3), strict=True))
     expert, chi_squared = 30 + ALIVE * ACTIONS, 0.3
-    q, target = fixed_point(state, action, successor, expert, chi_squared, GAMMA)
+    q, target = fixed_point(state, action, successor, expert, chi_squared, 0.5)
     policy = functional.policy_log_prob(q, None, 0.0, ALPHA).exp().numpy()
     demonstrated, rewards, visits = np.zeros((3, ALIVE, ACTIONS))
     place = (state.numpy(), action.numpy())
