@@ -53,9 +53,9 @@ print(json.dumps({"log_prob": float(log_prob.mean())}))
 """
 
 
-def demonstrations(folder: Path) -> Path:
+def demonstrations(folder: Path, episodes: int, seed: int) -> Path:
     """Write stochastic episodes of the shipped prior; returns their folder."""
-    words = ["predict", "--config", "configs/cartpole/demonstrations.yaml", f"--episodes={EPISODES}"]
+    words = ["predict", "--config", "configs/cartpole/demonstrations.yaml", f"--episodes={episodes}", f"--seed={seed}"]
     subprocess.run(
         [sys.executable, "-m", "rql_lightning.train", *words, f"--trainer.default_root_dir={folder}"],
         check=True,
@@ -97,9 +97,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        folder = demonstrations(root / "demonstrations")
-        everything = load_demonstrations(folder)
-        training, held_out = everything.split(0.1, seed=0)
+        folder = demonstrations(root / "demonstrations", EPISODES, 10_000_000)
+        training, _ = load_demonstrations(folder).split(0.1, seed=0)  # ours stops early by the others
+        held_out = load_demonstrations(demonstrations(root / "held_out", 20, 20_000_000))
         expert = load_policy("pretrained:cartpole-rl")
         rows = held_out.transitions
         with torch.no_grad():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rql_lightning.loading import load_policy
 from rql_lightning.train import main
 
 ROOT = Path(__file__).parents[2]
@@ -94,3 +95,23 @@ def test_every_logged_metric_is_documented(run):
     assert {"td_loss", "kl_to_prior", "distribution", "train_seconds"} <= names
     names = {name.replace("mean_abs_position", "<metric>") for name in names} - {"hp_metric"}
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+SHIPPED = sorted((ROOT / "rql_lightning/pretrained").glob("*.ckpt"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
+def test_every_shipped_policy_loads_and_has_a_card(path):
+    policy = load_policy(f"pretrained:{path.stem}")
+    assert policy.can_act and policy.task is not None
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert card.startswith(f"# `pretrained:{path.stem}`") and "created by" in card
+
+
+def test_names_of_shipped_policies_exist_and_nothing_is_left_open():
+    files = [*PAGES, *(ROOT / "configs").rglob("*.yaml"), ROOT / "CHANGELOG.md"]
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert not re.findall(r"@[A-Z]+@", text), file
+        for name in re.findall(r"pretrained:([a-z]+(?:-[a-z]+)*)\b", text):
+            assert (ROOT / f"rql_lightning/pretrained/{name}.ckpt").is_file(), (file, name)
