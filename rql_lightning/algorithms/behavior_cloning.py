@@ -122,7 +122,7 @@ class BehaviorCloning(Imitates):
     def losses(self, minibatch: Minibatch) -> dict[str, Tensor]:
         """Return the terms of the loss in a minibatch ``[B]``, scalars: ``imitation``, ``entropy``, ``fallback``."""
         family, parameters = self.policy.family, self.policy.parameters_of(minibatch.observation)
-        losses = {"imitation": -self._log_prob(parameters, minibatch).mean()}
+        losses = {"imitation": -family.log_prob(parameters, minibatch.action).mean()}
         if self.entropy_weight > 0:
             losses["entropy"] = -self.entropy_weight * family.entropy(parameters).mean()
         if self.fallback_weight > 0:
@@ -130,12 +130,6 @@ class BehaviorCloning(Imitates):
             random_action = family.uniform(unlike)
             losses["fallback"] = -self.fallback_weight * family.log_prob(unlike, random_action).mean()
         return losses
-
-    def _log_prob(self, parameters: Tensor, minibatch: Minibatch) -> Tensor:
-        """Return log π(a|s) of the demonstrated actions, ``[...]``, for continuous actions in [−1, 1]."""
-        if minibatch.pre_tanh is not None:
-            return self.policy.family.pre_tanh_log_prob(parameters, minibatch.pre_tanh)
-        return self.policy.family.log_prob(parameters, minibatch.action)
 
     # -- early stopping ----------------------------------------------------------------------------------------------
 

@@ -64,10 +64,7 @@ class Imitates(Algorithm):
         for rows in held_out.transitions.split(CHUNK):
             parameters = policy.distribution_parameters(policy.as_input(rows["observation"]))
             taken = self.with_unit_actions(rows.to(parameters.device))
-            if policy.bounds is None:
-                total += policy.family.log_prob(parameters, taken["action"]).sum().item()
-            else:
-                total += policy.family.pre_tanh_log_prob(parameters, taken["pre_tanh"]).sum().item()
+            total += policy.family.log_prob(parameters, taken["action"]).sum().item()
         return total / len(held_out)
 
     def annotate(self, frames: TensorDictBase) -> TensorDictBase:

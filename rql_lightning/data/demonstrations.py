@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from rql_lightning.envs.registration import same_environment
 from rql_lightning.errors import DemonstrationError
 from rql_lightning.spaces import check_same
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 ABOUT = "demonstrations.json"
 """File beside the tensors that says where they come from."""
@@ -205,7 +207,8 @@ def check_demonstrations(
         demonstrations: Demonstrations to check.
         observation_space: Observation space of the environment.
         action_space: Action space of the environment.
-        task: Gymnasium id of the environment. Demonstrations of the environment that it customises fit too.
+        task: Gymnasium id of the environment. Demonstrations of the registered environment that it customises,
+            if any, fit too.
 
     Raises:
         DemonstrationError: If the demonstrations are of another task, or actions or observations do not fit the spaces.

@@ -11,7 +11,7 @@ import torch
 from rql_lightning.data.demonstrations import Demonstrations, check_demonstrations, load_demonstrations
 from rql_lightning.data.replay import ReplayDataModule
 from rql_lightning.data.task import TaskDataModule, require_counts
-from rql_lightning.errors import CheckpointError, ConfigurationError, require
+from rql_lightning.errors import CheckpointError, require
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
@@ -52,6 +52,7 @@ class HasDemonstrations(TaskDataModule):
         accepted = isinstance(validation_fraction, int | float) and 0 <= validation_fraction < 1
         require(accepted, "data.validation_fraction", validation_fraction, "a number in [0, 1)")
         self.demonstrations, self.episodes, self.validation_fraction = demonstrations, episodes, validation_fraction
+        self._identity: list[int] | None = None
 
     def setup(self, stage: str) -> None:
         """Load, check and split the demonstrations for ``fit``; other commands do not need them."""
@@ -67,6 +68,7 @@ class HasDemonstrations(TaskDataModule):
         self.training, self.held_out = everything, None
         if self.validation_fraction > 0:
             self.training, self.held_out = everything.split(self.validation_fraction, seed=0)
+        self._identity = self._identify()
 
     def demonstrated(self, updates: int, batch_size: int) -> TensorDictBase:
         """Sample K minibatches from the training episodes, uniformly with replacement, ``[K, B]``."""
@@ -78,7 +80,7 @@ class HasDemonstrations(TaskDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to store in a checkpoint, with the size of the demonstrations."""
-        return {**super().state_dict(), "demonstrations": self._sizes() if hasattr(self, "training") else None}
+        return {**super().state_dict(), "demonstrations": self._identity}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state from a checkpoint.
@@ -89,10 +91,10 @@ class HasDemonstrations(TaskDataModule):
         if self.fitting:
             self._check_class(state_dict)
         super().load_state_dict(state_dict)
-        if self.fitting and state_dict["demonstrations"] != self._sizes():
+        if self.fitting and state_dict["demonstrations"] != self._identity:
             names = "episodes and steps for training, held-out steps, and a checksum"
             raise CheckpointError(
-                f"data.demonstrations: found {self._sizes()} ({names}) in {self.demonstrations}, expected "
+                f"data.demonstrations: found {self._identity} ({names}) in {self.demonstrations}, expected "
                 f"{state_dict['demonstrations']}, as in the checkpoint to resume"
             )
 
@@ -105,12 +107,12 @@ class HasDemonstrations(TaskDataModule):
                 f"state has no {sorted(missing)[0]!r}"
             )
 
-    def _sizes(self) -> list[int]:
-        """Return numbers that tell these demonstrations from others."""
+    def _identify(self) -> list[int]:
+        """Return numbers that tell these demonstrations from others; reads all of them, so it is called once."""
         held_out = 0 if self.held_out is None else len(self.held_out)
         transitions, checksum = self.training.transitions, 0
         for key in ("observation", "action"):
-            checksum = zlib.crc32(transitions[key].contiguous().numpy().tobytes(), checksum)
+            checksum = zlib.crc32(transitions[key].contiguous().numpy(), checksum)
         return [self.training.episodes, len(self.training), held_out, checksum]
 
 
@@ -134,8 +136,7 @@ class DemonstrationDataModule(HasDemonstrations):
     @property
     def frames_per_turn(self) -> int:
         """Number of transitions drawn for each training step, over all ranks."""
-        ranks = 1 if self.trainer is None else self.trainer.world_size
-        return self.updates_per_batch * self.batch_size * ranks
+        return self.updates_per_batch * self.batch_size * self._world_size
 
     def train_dataloader(self) -> _Batches:
         """Return an iterable of batches ``[K, B]`` until the budget is spent.
@@ -143,26 +144,21 @@ class DemonstrationDataModule(HasDemonstrations):
         Raises:
             ConfigurationError: If the run has already spent the budget.
         """
-        if self.frames >= self.total_frames:
-            raise ConfigurationError(
-                f"data.total_frames: found {self.total_frames}, which this run has already spent ({self.frames} "
-                "frames); expected a larger number to resume training"
-            )
+        self.require_budget()
         self.run_seed = torch.initial_seed() % 2**31 if self.run_seed is None else self.run_seed
         return _Batches(self)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to store in a checkpoint."""
-        ranks = 1 if self.trainer is None else self.trainer.world_size
-        return {**super().state_dict(), "run_seed": self.run_seed, "ranks": ranks}
+        return {**super().state_dict(), "run_seed": self.run_seed, "ranks": self._world_size}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state from a checkpoint."""
         super().load_state_dict(state_dict)
         self.run_seed = state_dict.get("run_seed")
-        ranks = self.state_dict()["ranks"]
-        if self.fitting and state_dict["ranks"] != ranks:
-            found, expected = f"a run of {state_dict['ranks']} rank(s)", f"{ranks}; set trainer.devices to the former"
+        if self.fitting and state_dict["ranks"] != self._world_size:
+            found = f"a run of {state_dict['ranks']} rank(s)"
+            expected = f"{self._world_size}; set trainer.devices to the former"
             raise CheckpointError(f"checkpoint to resume: found {found}, expected {expected}")
 
 
@@ -188,7 +184,7 @@ class _Batches:
         self.data = data
 
     def __len__(self) -> int:
-        return max(0, -(-(self.data.total_frames - self.data.frames) // self.data.frames_per_turn))
+        return self.data.turns_left
 
     def __iter__(self) -> Iterator[TensorDictBase]:
         data = self.data
@@ -196,7 +192,5 @@ class _Batches:
         while data.frames < data.total_frames:
             torch.manual_seed((data.run_seed or 0) + _STRIDE * (rank + 1) + 7 * _STRIDE * data.frames)
             batch = data.demonstrated(data.updates_per_batch, data.batch_size)
-            data.frames += data.frames_per_turn
-            if data.frames >= data.total_frames and data.trainer is not None:
-                data.trainer.should_stop = True  # after this batch the budget is spent, whatever max_epochs says
+            data.spend_turn()
             yield batch

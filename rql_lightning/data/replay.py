@@ -79,17 +79,9 @@ class ReplayDataModule(TaskDataModule):
         """Number of frames collected before each training step, over all ranks."""
         return self.frames_per_batch * self._world_size
 
-    @property
-    def _world_size(self) -> int:
-        return 1 if self.trainer is None else self.trainer.world_size
-
     def train_dataloader(self) -> _TrainingBatches:
         """Return an iterable of batches ``[K, B]``, one per turn of the collector, until the budget is spent."""
-        if self.frames >= self.total_frames:
-            raise ConfigurationError(
-                f"data.total_frames: found {self.total_frames}, which this run has already spent ({self.frames} "
-                "frames); expected a larger number to resume training"
-            )
+        self.require_budget()
         self._close()
         self._collection = self._collect()
         self._restored = None
@@ -242,19 +234,13 @@ class _TrainingBatches:
         self.warm_up_turns = max(0, turns) if len(collection.replay) == 0 else 0
 
     def __len__(self) -> int:
-        turns = -(-(self.data.total_frames - self.data.frames) // self.data.frames_per_turn)
-        return max(0, turns - self.warm_up_turns)
+        return max(0, self.data.turns_left - self.warm_up_turns)
 
     def __iter__(self) -> Iterator[TensorDictBase]:
         while self.data.frames < self.data.total_frames:
-            self._turn()
+            self.collection.turn()
+            self.data.spend_turn()
             if self.warm_up_turns > 0:
                 self.warm_up_turns -= 1
             else:
                 yield self.data.complete(self.collection.sample(self.data.updates_per_batch))
-
-    def _turn(self) -> None:
-        self.collection.turn()
-        self.data.frames += self.data.frames_per_turn
-        if self.data.frames >= self.data.total_frames and self.data.trainer is not None:
-            self.data.trainer.should_stop = True  # after this batch the budget is spent, whatever max_epochs says

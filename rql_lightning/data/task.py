@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv
 
 from rql_lightning.envs.customization import RewardName
 from rql_lightning.envs.registration import make_vector_env, no_wish
-from rql_lightning.errors import CheckpointError, require
+from rql_lightning.errors import CheckpointError, ConfigurationError, require
 
 EVALUATION_SEEDS = 1_000_000
 """Seeds from here on are for evaluation; those of training environments stay below."""
@@ -143,6 +143,35 @@ class TaskDataModule(pl.LightningDataModule):
         return range(1)
 
     predict_dataloader = test_dataloader
+
+    # -- the budget --------------------------------------------------------------------------------------------------
+
+    @property
+    def _world_size(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    @property
+    def turns_left(self) -> int:
+        """Number of training batches until the budget is spent."""
+        return max(0, -(-(self.total_frames - self.frames) // self.frames_per_turn))
+
+    def require_budget(self) -> None:
+        """Refuse to train once the budget is spent.
+
+        Raises:
+            ConfigurationError: If no frames are left.
+        """
+        if self.frames >= self.total_frames:
+            raise ConfigurationError(
+                f"data.total_frames: found {self.total_frames}, which this run has already spent ({self.frames} "
+                "frames); expected a larger number to resume training"
+            )
+
+    def spend_turn(self) -> None:
+        """Count the frames of one training batch; after the last one, training stops whatever max_epochs says."""
+        self.frames += self.frames_per_turn
+        if self.frames >= self.total_frames and self.trainer is not None:
+            self.trainer.should_stop = True
 
     # -- what a data module for training overrides -------------------------------------------------------------------
 

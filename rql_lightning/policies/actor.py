@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-import torch
 from torch import Tensor
 
 from rql_lightning.errors import ConfigurationError
-from rql_lightning.networks import mlp
 from rql_lightning.policies.base import Policy
 from rql_lightning.policies.encoders import Encoder
 from rql_lightning.policies.families import LOG_SCALE_RANGE, SquashedNormal
+from rql_lightning.policies.network import NetworkPolicy
 from rql_lightning.spaces import ActionBounds, check_continuous
 
 
-class SquashedGaussianPolicy(Policy):
+class SquashedGaussianPolicy(NetworkPolicy):
     """The actor of soft actor-critic: a network returns the location and log-scale of u, and the action is tanh(u).
 
     Args:
@@ -41,18 +40,10 @@ class SquashedGaussianPolicy(Policy):
         task: str | None = None,
         temperature: float | None = None,
     ) -> None:
-        super().__init__()
         check_continuous(observation_space, action_space)
-        self.observation_space, self.action_space, self.task = observation_space, action_space, task
-        self.hidden_sizes, self.bounds = list(hidden_sizes), ActionBounds(action_space)
-        self.family = SquashedNormal(self.bounds.size)
-        self.encoder = encoder or Encoder.scaled_of(observation_space)
-        self.network = mlp(self.encoder.size, self.hidden_sizes, self.family.size)
-        self.prior, self.temperature = prior, temperature
-
-    def distribution_parameters(self, observation: Tensor) -> Tensor:
-        """Return location and log-scale of u, concatenated, ``[..., 2 A]``."""
-        return torch.cat(self.location_and_log_scale(self.encoder(self.flatten(observation))), dim=-1)
+        spaces = (observation_space, action_space)
+        super().__init__(*spaces, hidden_sizes, "squashed_normal", encoder=encoder, prior=prior, task=task)
+        self.temperature = temperature
 
     def location_and_log_scale(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """Return location and log-scale of u at encoded observations ``[..., D]``, ``[..., A]`` each."""
@@ -77,14 +68,14 @@ class SquashedGaussianPolicy(Policy):
     @staticmethod
     def _sizes(policy: Any) -> dict[str, Any]:
         """Return the properties that two actors must share to have interchangeable weights."""
-        if not isinstance(policy.family, SquashedNormal) or not hasattr(policy, "network"):
+        if not isinstance(policy, NetworkPolicy) or not isinstance(policy.family, SquashedNormal):
             return {"kind": type(policy).__name__}
         shapes = {"observation": policy.observation_space.shape, "encoder": policy.encoder.describe()}
-        rows = {"rows": policy.rows} if getattr(policy, "rows", None) else {}
+        rows = {} if policy.rows is None else {"rows": policy.rows}
         return {**shapes, **rows, "action": policy.action_space.shape, "hidden_sizes": policy.hidden_sizes}
 
     def describe(self) -> dict[str, Any]:
         """Return the description from which :func:`rql_lightning.load_policy` rebuilds the policy."""
-        prior = None if self.prior is None else self.prior.describe()
-        own = {"hidden_sizes": self.hidden_sizes, "encoder": self.encoder.describe(), "temperature": self.temperature}
-        return {**super().describe(), **own, "prior": prior}
+        options = {"components", "context", "rows", "family"}  # not this policy's
+        description = {key: value for key, value in super().describe().items() if key not in options}
+        return {**description, "temperature": self.temperature}

@@ -161,11 +161,15 @@ class Continuous(Family):
         return torch.tanh(self.from_noise(parameters, self._noise(parameters)))
 
     def _noise(self, parameters: Tensor) -> Tensor:
-        return torch.randn((*parameters.shape[:-1], self.dimensions), dtype=parameters.dtype, device=parameters.device)
+        return torch.randn_like(self._like_actions(parameters))
+
+    def _like_actions(self, parameters: Tensor) -> Tensor:
+        """Return an uninitialised tensor of the shape and type of actions, ``[..., A]``."""
+        return parameters.new_empty((*parameters.shape[:-1], self.dimensions))
 
     def uniform(self, parameters: Tensor) -> Tensor:
         """Sample uniformly random actions in [−1, 1], ``[..., A]``."""
-        return torch.rand_like(self._noise(parameters)).mul(2.0).sub(1.0).clamp(-EDGE, EDGE)
+        return torch.rand_like(self._like_actions(parameters)).mul(2.0).sub(1.0).clamp(-EDGE, EDGE)
 
     def points(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return weighted pre-tanh actions whose weighted means are expectations over standard normal noise.
@@ -188,8 +192,8 @@ class Continuous(Family):
     def kl(self, parameters: Tensor, other: Family, other_parameters: Tensor) -> Tensor:
         """Estimate KL(this ‖ other) by the weighted mean of log π̂(u) − log π(u) over fixed noise, the same everywhere.
 
-        The estimate is reproducible. The noise has the first three moments of a standard normal distribution, which
-        makes it exact for normal distributions of u.
+        The estimate is reproducible. Each dimension of the noise has the first three moments of a standard
+        normal distribution, which makes the estimate exact for diagonal normal distributions of u.
         """
         generator = torch.Generator().manual_seed(0)
         half = torch.randn(DIVERGENCE_SAMPLES // 2, self.dimensions, generator=generator).to(parameters.device)
