@@ -144,7 +144,7 @@ class _Run:
 
     def _step(self, observation: Any, active: np.ndarray) -> Any:
         """One step of every environment; returns the observations to go on from."""
-        decision = self.policy.decide(observation, readable_state(self.policy, self.env, self.name))
+        decision = self.policy.decide(observation, readable_state(self.policy, self.env, observation, self.name))
         following, reward, terminated, truncated, info = self.env.step(decision.action)
         self._account(decision, info)
         if self.env.customization.pictured is not None:
@@ -189,12 +189,14 @@ class _Run:
         return observation
 
 
-def readable_state(decider: Decider, env: VectorEnv, name: str) -> dict[str, Any] | None:
+def readable_state(decider: Decider, env: VectorEnv, observation: Any, name: str) -> Any:
     """Return the environments' state for a decider that needs it, otherwise ``None``.
 
     Args:
-        decider: Decider to which the state is passed.
+        decider: Decider to which the state is passed. One with a method ``read_state(env, observation)`` reads the
+            state itself; for others it is the result of ``env.get_state()``.
         env: Customised vector environment.
+        observation: Present observations, ``[N, *observation_shape]``.
         name: What messages call the environment.
 
     Raises:
@@ -202,6 +204,8 @@ def readable_state(decider: Decider, env: VectorEnv, name: str) -> dict[str, Any
     """
     if not decider.needs_state:
         return None
+    if hasattr(decider, "read_state"):
+        return decider.read_state(env, observation)
     try:
         return env.get_state()
     except NotImplementedError as error:

@@ -25,7 +25,8 @@ class Decider(Protocol):
     """Protocol of objects that can be evaluated and recorded.
 
     Attributes:
-        needs_state: Whether :meth:`decide` requires the environments' states, as planners do.
+        needs_state: Whether :meth:`decide` requires the environments' states, as planners do. Such a decider may have a
+            method ``read_state(env, observation)`` that returns them.
     """
 
     needs_state: bool
@@ -35,6 +36,7 @@ class Decider(Protocol):
 
         Args:
             observation: Observations of N environments, ``[N, *observation_shape]``.
-            state: Result of the vector environment's ``get_state()`` if ``needs_state``, otherwise ``None``.
+            state: If ``needs_state``, the environments' states, by default the result of the vector environment's
+                ``get_state()``; otherwise ``None``.
         """
         ...

@@ -100,7 +100,7 @@ def _record_vector(
         observation, _ = environment.reset(seed=[seed])
         frames._capture_frame()
         for _ in range(steps):
-            decision = policy.decide(observation, readable_state(policy, environment, env))
+            decision = policy.decide(observation, readable_state(policy, environment, observation, env))
             observation, _, terminated, truncated, _ = environment.step(decision.action)
             frames._capture_frame()
             if terminated[0] or truncated[0]:

@@ -9,7 +9,7 @@ import warnings
 import pytest
 from numba.core.caching import CacheImpl
 
-from rql_lightning.envs.simulation import compilation
+from rql_lightning import compilation
 
 CODE = """
 import warnings

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from rql_lightning.envs.simulation.compilation import entry_point
+from rql_lightning.compilation import entry_point
 from rql_lightning.envs.simulation.generator import draw_choice, draw_uniform
 from rql_lightning.envs.simulation.geometry import clip, intersect, rectangle
 from rql_lightning.envs.simulation.traffic import control, drive, obey, sort_by_position, speed_index
@@ -117,7 +117,7 @@ def _collide(vehicles: np.ndarray, dt: float, a: np.ndarray, b: np.ndarray) -> N
 
 
 @njit
-def _step_one(vehicles: np.ndarray, action: int, scene: Scene, target_speeds: np.ndarray) -> None:
+def step_one(vehicles: np.ndarray, action: int, scene: Scene, target_speeds: np.ndarray) -> None:
     """One policy step: the meta-action, then sub-steps in which vehicles decide in turn and move together."""
     count, road = len(vehicles), Road(scene.lanes, scene.speed_limit, scene.dt)
     order, rank = np.arange(count), np.empty(count, dtype=np.int64)
@@ -181,7 +181,7 @@ def _reward_one(ego: np.record, scene: Scene, rewards: np.ndarray) -> None:
 
 
 @njit
-def _report_one(
+def report_one(
     vehicles: np.ndarray, scene: Scene, see_behind: bool, observation: np.ndarray, rewards: np.ndarray
 ) -> None:
     _observe_one(vehicles, scene.lanes, see_behind, observation)
@@ -203,7 +203,7 @@ def _reset(
         if mask[index]:
             _reset_one(vehicles[index], scene, target_speeds, generators[index])
             times[index] = 0.0
-            _report_one(vehicles[index], scene, see_behind, observations[index], rewards[index])
+            report_one(vehicles[index], scene, see_behind, observations[index], rewards[index])
 
 
 def _step(
@@ -217,16 +217,16 @@ def _step(
     rewards: np.ndarray,
 ) -> None:
     for index in prange(len(vehicles)):
-        _step_one(vehicles[index], actions[index], scene, target_speeds)
+        step_one(vehicles[index], actions[index], scene, target_speeds)
         times[index] += scene.step_seconds
-        _report_one(vehicles[index], scene, see_behind, observations[index], rewards[index])
+        report_one(vehicles[index], scene, see_behind, observations[index], rewards[index])
 
 
 def _observe(
     vehicles: np.ndarray, scene: Scene, see_behind: bool, observations: np.ndarray, rewards: np.ndarray
 ) -> None:
     for index in range(len(vehicles)):
-        _report_one(vehicles[index], scene, see_behind, observations[index], rewards[index])
+        report_one(vehicles[index], scene, see_behind, observations[index], rewards[index])
 
 
 reset = entry_point(_reset)

@@ -109,7 +109,6 @@ class HighwayVectorEnv(CompiledVectorEnv):
     def _allocate(self) -> None:
         config = self.config
         self.vehicles = np.zeros((self.num_envs, config["vehicles_count"] + 1), VEHICLE)
-        self._rewards = np.zeros((self.num_envs, len(highway.REWARDS)))
         self._see_behind = bool(config["observation"]["see_behind"])
         speeds = config["action"]["target_speeds"]
         self._target_speeds = np.linspace(20, 30, 3) if speeds is None else np.array(speeds, dtype=np.float64)
@@ -126,6 +125,14 @@ class HighwayVectorEnv(CompiledVectorEnv):
             least_speed=float(config["reward_speed_range"][0]),
             most_speed=float(config["reward_speed_range"][1]),
         )
+
+    def _allocate_outcome(self) -> None:
+        self._rewards = np.zeros((self.num_envs, len(highway.REWARDS)))
+
+    @property
+    def compiled_settings(self) -> tuple[highway.Scene, np.ndarray, bool]:
+        """What the functions of :mod:`~rql_lightning.envs.simulation.highway` take as settings."""
+        return self._scene, self._target_speeds, self._see_behind
 
     def _reset(self, mask: np.ndarray) -> None:
         state = (self.vehicles, self.generators, self.times, mask)

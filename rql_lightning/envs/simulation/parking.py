@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from rql_lightning.envs.simulation.compilation import entry_point
+from rql_lightning.compilation import entry_point
 from rql_lightning.envs.simulation.generator import draw_choice, draw_uniform
 from rql_lightning.envs.simulation.geometry import intersect, rectangle, wrap_to_pi
 from rql_lightning.envs.simulation.vehicles import LENGTH, WIDTH, integrate, limit_speed

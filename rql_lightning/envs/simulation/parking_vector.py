@@ -79,8 +79,10 @@ class ParkingVectorEnv(CompiledVectorEnv):
 
     def _allocate(self) -> None:
         self.vehicles = np.zeros(self.num_envs, parking.CAR)
-        self._outcomes = np.zeros((self.num_envs, 2))
         self._weights = np.array(self.config["reward_weights"], dtype=np.float64)
+
+    def _allocate_outcome(self) -> None:
+        self._outcomes = np.zeros((self.num_envs, 2))
 
     def _reset(self, mask: np.ndarray) -> None:
         state = (self.vehicles, self.generators, self.times, mask)

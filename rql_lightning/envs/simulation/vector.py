@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -87,6 +88,7 @@ class CompiledVectorEnv(VectorEnv):
         self._observations = np.zeros(self.observation_space.shape, dtype=np.float32)
         self._reference: gym.Env[Any, Any] | None = None
         self._allocate()
+        self._allocate_outcome()
 
     # -- implemented by simulators -----------------------------------------------------------------------------------
 
@@ -100,6 +102,10 @@ class CompiledVectorEnv(VectorEnv):
 
     def _allocate(self) -> None:
         """The vehicles, and whatever else steps need."""
+        raise NotImplementedError
+
+    def _allocate_outcome(self) -> None:
+        """Arrays that a step writes besides vehicles, times and observations."""
         raise NotImplementedError
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:
@@ -239,6 +245,33 @@ class CompiledVectorEnv(VectorEnv):
             array[rows] = state[key]
         self._seeded[rows] = True
         self._observe()
+
+    def simulate(
+        self, state: Mapping[str, np.ndarray], actions: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, Any]]:
+        """Step states apart from the running episodes, which this does not touch; time limits do not apply.
+
+        Args:
+            state: ``vehicles``, ``times`` and ``steps`` of n episodes, as :meth:`get_state` returns them.
+            actions: One per state, ``[n, …]``.
+
+        Returns:
+            The next states with their ``observation``, terminated ``[n]``, and infos of ``[n]`` arrays.
+
+        Raises:
+            EnvironmentContractError: If actions are outside the action space.
+        """
+        model = copy.copy(self)
+        model.closed, model.num_envs = True, len(actions)  # closed, because the copy has nothing of its own to close
+        vehicles = np.array(state["vehicles"])
+        model.vehicles = vehicles.view(self.vehicles.dtype).reshape(-1, *self.vehicles.shape[1:])
+        model.times, steps = np.array(state["times"]), state["steps"] + 1
+        model._observations = np.empty((len(actions), *self._observations.shape[1:]), self._observations.dtype)
+        model._allocate_outcome()
+        model._advance(model._checked(actions))
+        _, terminated, info = model._outcome()
+        following = {"vehicles": vehicles, "times": model.times, "steps": steps, "observation": model._observations}
+        return following, terminated, info
 
     def load_reference(self, index: int, env: gym.Env[Any, Any]) -> None:
         """Copy the running episode of a reference environment, including its random generator.

@@ -1,17 +1,17 @@
-"""Numba, with a cache on disk that notices a change in any file of this package."""
+"""Numba, with a cache on disk that notices a change in any file of the package that a function is in."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numba import njit
 
-_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
-_FINGERPRINT = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
 _told: set[str] = set()
 
 
@@ -28,7 +28,8 @@ def entry_point(function: Callable[..., Any], parallel: bool = False) -> Callabl
         function: To be compiled at its first call.
         parallel: Whether ``prange`` in it runs on several threads.
     """
-    function.__qualname__ = f"{function.__name__}-{'parallel' if parallel else 'serial'}-{_FINGERPRINT}"
+    folder = Path(inspect.getfile(function)).parent
+    function.__qualname__ = f"{function.__name__}-{'parallel' if parallel else 'serial'}-{_fingerprint(folder)}"
     options = {"parallel": parallel, "nogil": True}
     try:
         return njit(cache=True, **options)(function)
@@ -36,10 +37,16 @@ def entry_point(function: Callable[..., Any], parallel: bool = False) -> Callabl
         if "cannot cache" not in str(error):
             raise
         _tell_once(
-            "the compiled simulators are compiled anew in every process, which takes some ten seconds: there is no "
+            "compiled code is compiled anew in every process, which takes some ten seconds: there is no "
             "folder that can be written for the machine code (the environment variable NUMBA_CACHE_DIR names one)"
         )
         return njit(**options)(function)
+
+
+@cache
+def _fingerprint(folder: Path) -> str:
+    sources = sorted(folder.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
 def _tell_once(message: str) -> None:

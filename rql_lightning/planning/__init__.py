@@ -1,0 +1,9 @@
+"""Planning without training: residual maximum-entropy Monte Carlo tree search over any model."""
+
+from rql_lightning.planning.copies import CopyDynamics
+from rql_lightning.planning.dynamics import Dynamics, Transition
+from rql_lightning.planning.plan import Plan
+from rql_lightning.planning.planner import Planner, Settings
+from rql_lightning.planning.simulator import SimulatorDynamics
+
+__all__ = ["CopyDynamics", "Dynamics", "Plan", "Planner", "Settings", "SimulatorDynamics", "Transition"]

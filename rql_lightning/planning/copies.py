@@ -1,0 +1,126 @@
+"""Copies of any Gymnasium environment as models."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from rql_lightning.envs.customization import StepFunction
+from rql_lightning.envs.simulation import CompiledVectorEnv
+from rql_lightning.errors import EnvironmentContractError
+from rql_lightning.planning.dynamics import Dynamics, Transition
+from rql_lightning.planning.reward import AddOnReward
+from rql_lightning.planning.simulator import described
+from rql_lightning.planning.tree import State
+from rql_lightning.spaces import as_elements
+
+
+class CopyDynamics(Dynamics):
+    """Deep copies of the live environment as its model: exact for any environment that can be copied.
+
+    A copy has the random state of the original: with ``stochastic = False`` the search therefore sees what the
+    environment is going to draw. With ``stochastic = True`` each step of a copy draws anew, so that the search sees the
+    distribution instead.
+
+    Args:
+        add_on_reward: Add-on reward, a function (observation, action, next_observation, info) -> float; by default the
+            environment's own, of a task of this project.
+        stochastic: Whether the steps of copies draw random numbers of their own.
+    """
+
+    def __init__(self, add_on_reward: StepFunction | None = None, stochastic: bool = False) -> None:
+        self.add_on_reward, self.deterministic = add_on_reward, not stochastic
+
+    def attach(self, env: gym.Env[Any, Any] | VectorEnv) -> None:
+        """Adopt the environment's add-on reward and check that it can be copied.
+
+        Raises:
+            EnvironmentContractError: If the environment has no add-on reward and none was given, or cannot be copied.
+        """
+        self._name = described(env)
+        self.action_space = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
+        task = _attribute(env, "customization")
+        if self.add_on_reward is not None:
+            self._reward: AddOnReward | None = AddOnReward(self.add_on_reward)
+        elif task is None:
+            raise EnvironmentContractError(
+                f"add_on_reward: found none for {self._name}, expected a function (observation, action, "
+                "next_observation, info) -> float"
+            )
+        else:  # the copies of a vector environment are those of the environments within
+            self._reward = AddOnReward(task.add_on_reward) if isinstance(env, VectorEnv) else None
+        for one in self._originals(env):
+            self._copy(one)
+            break
+
+    def _originals(self, env: Any) -> list[gym.Env[Any, Any]]:
+        if not isinstance(env, VectorEnv):
+            return [env]
+        envs = getattr(env.unwrapped, "envs", None)
+        if isinstance(env.unwrapped, CompiledVectorEnv) or envs is None:
+            raise EnvironmentContractError(
+                f"dynamics: found CopyDynamics for {type(env.unwrapped).__name__}, expected one environment or a "
+                "SyncVectorEnv of them; SimulatorDynamics plans with compiled simulators"
+            )
+        return list(envs)
+
+    def _copy(self, env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+        try:
+            return copy.deepcopy(env)
+        except Exception as error:
+            raise EnvironmentContractError(
+                f"dynamics: found {self._name}, which cannot be copied ({type(error).__name__}: {error}), expected an "
+                "environment that copy.deepcopy copies (one that renders often cannot be: make it without render_mode)"
+            ) from error
+
+    def read(self, env: Any, observation: np.ndarray) -> State:
+        """Return copies of the environments."""
+        return {"env": _objects([self._copy(one) for one in self._originals(env)]), "observation": observation}
+
+    def reseed(self, state: State, seeds: np.ndarray) -> State:
+        """Return the states with the seeds that the next step of each copy draws from."""
+        return {**state, "seed": seeds}
+
+    def step(self, state: State, action: np.ndarray) -> Transition:
+        """Step a copy of each state's environment."""
+        copies = [self._copy(one) for one in state["env"]]
+        if "seed" in state:
+            for one, seed in zip(copies, state["seed"], strict=True):
+                one.unwrapped.np_random = np.random.default_rng(int(seed))
+        elements = as_elements(self.action_space, action)
+        steps = [one.step(element) for one, element in zip(copies, elements, strict=True)]
+        observation = np.stack([np.asarray(step[0]) for step in steps])
+        terminated = np.array([bool(step[2]) for step in steps])
+        reward = self._rewards(state["observation"], elements, observation, [step[4] for step in steps])
+        return Transition({"env": _objects(copies), "observation": observation}, reward, terminated)
+
+    def _rewards(
+        self, observation: np.ndarray, action: np.ndarray, next_observation: np.ndarray, infos: list[dict[str, Any]]
+    ) -> np.ndarray:
+        if self._reward is None:
+            return np.array([info["add_on_reward"] for info in infos], dtype=np.float64)
+        rows = zip(observation, action, next_observation, infos, strict=True)
+        return np.array([self._reward.one(*row) for row in rows])
+
+    def same(self, state: State, other: State) -> np.ndarray:
+        """Return whether observations are equal: environments themselves cannot be compared."""
+        here, there = state["observation"], other["observation"]
+        return (here == there).reshape(len(here), -1).all(axis=1)
+
+
+def _attribute(env: Any, name: str) -> Any:
+    try:
+        return env.get_wrapper_attr(name) if isinstance(env, gym.Env) else getattr(env, name, None)
+    except AttributeError:
+        return None
+
+
+def _objects(envs: list[Any]) -> np.ndarray:
+    result = np.empty(len(envs), dtype=object)
+    for index, env in enumerate(envs):
+        result[index] = env
+    return result

@@ -1,0 +1,368 @@
+"""Residual maximum-entropy Monte Carlo tree search: its equations as pure functions, and the compiled search over them.
+
+Sources: *Residual Q-Learning* (NeurIPS 2023), Eq. 13 and 14; Xiao et al., *Maximum Entropy Monte-Carlo Planning*, 2019,
+for the rate of exploration. Everything here is about one state or one root at a time; ``A`` is its number of actions.
+Temperatures are α̂ everywhere, and ``weighted_log_prior`` is ω′ log π(a|s), with 0 · −∞ = 0.
+
+The search is written as a coroutine, so that it needs no compiled model: :data:`advance` runs the simulations of each
+root until it needs a transition that the tree does not hold, and returns which. The caller asks the model for all of
+them at once, writes the successors into nodes, and calls again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from rql_lightning.compilation import entry_point
+
+NONE = -1
+START, IN_TREE, ROLL_OUT = range(3)
+
+
+class Nodes(NamedTuple):
+    """The nodes of all trees, as arrays with one row per node.
+
+    A node is a state that the model reached. ``in_tree`` marks those of the search tree; others were only passed by
+    rollouts, or are beyond the horizon.
+
+    Attributes:
+        children: The latest successor of each action, or ``NONE``, ``[n, A]``.
+        sibling: Another successor of the same state and action, or ``NONE``, ``[n]``.
+        times_sampled: How often the model returned this successor, ``[n]``.
+        visits: N(s, a), ``[n, A]``.
+        q_residual: Q_R(s, a), 0 where N(s, a) = 0, ``[n, A]``.
+        log_prior: Log-probabilities of the rollout policy, ``[n, A]``; NaN where the prior was not asked.
+        weighted_log_prior: ω′ log π(a|s), ``[n, A]``.
+        value: V_R(s), or the return of the rollout from a leaf, ``[n]``.
+        reward: Add-on reward of the transition into this state, ``[n]``.
+        terminated: Whether the episode terminated in this state, ``[n]``.
+        in_tree: See above, ``[n]``.
+    """
+
+    children: np.ndarray
+    sibling: np.ndarray
+    times_sampled: np.ndarray
+    visits: np.ndarray
+    q_residual: np.ndarray
+    log_prior: np.ndarray
+    weighted_log_prior: np.ndarray
+    value: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    in_tree: np.ndarray
+
+
+class Roots(NamedTuple):
+    """Where the search from each root stands, ``[R]`` unless said.
+
+    Attributes:
+        root: Node of the root.
+        left: Simulations that are still to be made.
+        phase: ``START``, ``IN_TREE`` or ``ROLL_OUT``.
+        node, action, depth: Where the running simulation is, and what it does there.
+        arrived: The node that the action led to, or ``NONE``.
+        leaf, length: The leaf that the tree policy reached, and its depth.
+        path_nodes, path_actions: What the tree policy passed, ``[R, horizon]``.
+        rollout_return, discount: Discounted return of the running rollout, and γ to the power of its length.
+        spare, turn: Two nodes for the rollouts of stochastic models, which are not kept, ``[R, 2]``.
+        random: State of the random numbers, uint64.
+    """
+
+    root: np.ndarray
+    left: np.ndarray
+    phase: np.ndarray
+    node: np.ndarray
+    action: np.ndarray
+    depth: np.ndarray
+    arrived: np.ndarray
+    leaf: np.ndarray
+    length: np.ndarray
+    path_nodes: np.ndarray
+    path_actions: np.ndarray
+    rollout_return: np.ndarray
+    discount: np.ndarray
+    spare: np.ndarray
+    turn: np.ndarray
+    random: np.ndarray
+
+
+class Rules(NamedTuple):
+    """Settings of the search.
+
+    Attributes:
+        horizon: Depth at which simulations end.
+        gamma: Discount γ.
+        alpha_hat: Temperature α̂.
+        epsilon: ε of the rate of exploration.
+        deterministic: Whether a state and action have one successor, so that rollouts are kept, too.
+        merges: Whether equal observations are equal states, so that equal successors are one node.
+        max_successors: Number of successors sampled per state and action, after which they are drawn from; 0 for no
+            bound.
+        authors: Whether to search as the authors' code does (:func:`authors_value`).
+    """
+
+    horizon: int
+    gamma: float
+    alpha_hat: float
+    epsilon: float
+    deterministic: bool
+    merges: bool
+    max_successors: int
+    authors: bool
+
+
+# -- the equations ---------------------------------------------------------------------------------------------------
+
+
+@njit
+def exploration_rate(visits: int, actions: int, epsilon: float) -> float:
+    """Return λ_s = ε |A| / log(N + 1), at most 1, in a state with N = Σ_a N(s, a) visits (Xiao et al. 2019)."""
+    if epsilon == 0.0:
+        return 0.0
+    return 1.0 if visits == 0 else min(1.0, epsilon * actions / math.log(visits + 1.0))
+
+
+@njit
+def boltzmann(values: np.ndarray, temperature: float) -> np.ndarray:
+    """Return softmax(values / temperature), ``[A]``; values may be −∞, but not all of them."""
+    weights = np.exp((values - values.max()) / temperature)
+    return weights / weights.sum()
+
+
+@njit
+def tree_policy(
+    q_residual: np.ndarray, weighted_log_prior: np.ndarray, visits: np.ndarray, alpha_hat: float, epsilon: float
+) -> np.ndarray:
+    """Return (1 − λ_s) softmax((Q_R + ω′ log π) / α̂) + λ_s / |A| (Eq. 13), ``[A]``.
+
+    Args:
+        q_residual: Q_R(s, a), 0 for actions without visits, ``[A]``.
+        weighted_log_prior: ω′ log π(a|s), ``[A]``.
+        visits: N(s, a), ``[A]``.
+        alpha_hat: Temperature α̂.
+        epsilon: ε of :func:`exploration_rate`.
+    """
+    rate = exploration_rate(visits.sum(), len(visits), epsilon)
+    return (1.0 - rate) * boltzmann(q_residual + weighted_log_prior, alpha_hat) + rate / len(visits)
+
+
+@njit
+def residual_value(q_residual: np.ndarray, weighted_log_prior: np.ndarray, alpha_hat: float) -> float:
+    """Return V_R(s) = α̂ log Σ_a exp((Q_R(s, a) + ω′ log π(a|s)) / α̂), as in Eq. 14."""
+    combined = q_residual + weighted_log_prior
+    highest = combined.max()
+    return highest + alpha_hat * math.log(np.exp((combined - highest) / alpha_hat).sum())
+
+
+@njit
+def residual_backup(reward: np.ndarray, value: np.ndarray, times_sampled: np.ndarray, gamma: float) -> float:
+    """Return Q_R(s, a) (Eq. 14): the mean of r_R + γ V over sampled successors.
+
+    Args:
+        reward: r_R of each transition, ``[k]``.
+        value: V_R of each successor, or the return R of the rollout from it, ``[k]``.
+        times_sampled: How often the model returned each, ``[k]``.
+        gamma: Discount γ.
+    """
+    return (times_sampled * (reward + gamma * value)).sum() / times_sampled.sum()
+
+
+@njit
+def authors_value(q_residual: np.ndarray, weighted_log_prior: np.ndarray, visits: np.ndarray, alpha_hat: float) -> float:
+    """Return the value in a backup of the authors' code, where Q_R + ω′ log π is 0 for actions without visits."""
+    combined = np.where(visits > 0, q_residual + weighted_log_prior, 0.0)
+    return residual_value(combined, np.zeros(len(combined)), alpha_hat)
+
+
+# -- the search ------------------------------------------------------------------------------------------------------
+
+
+@njit
+def next_uniform(random: np.ndarray, r: int) -> float:
+    """Return a number in [0, 1) of root r's own random numbers (SplitMix64, Steele et al. 2014)."""
+    random[r] += np.uint64(0x9E3779B97F4A7C15)
+    z = random[r]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return float(z >> np.uint64(11)) / 9007199254740992.0
+
+
+@njit
+def draw(probabilities: np.ndarray, uniform: float) -> int:
+    """Return the index at which the sum of the probabilities exceeds a uniform number; never one of probability 0."""
+    total, last = 0.0, 0
+    for index in range(len(probabilities)):
+        if probabilities[index] > 0.0:
+            total += probabilities[index]
+            last = index
+            if uniform < total:
+                return index
+    return last
+
+
+@njit
+def _known_successor(nodes: Nodes, roots: Roots, rules: Rules, r: int) -> int:
+    """Return a stored successor of root r's node and action in the tree, or ``NONE`` where the model is to be asked."""
+    head = nodes.children[roots.node[r], roots.action[r]]
+    if head == NONE or rules.deterministic:
+        return head
+    successors, times = 0, 0
+    node = head
+    while node != NONE:
+        successors += 1
+        times += nodes.times_sampled[node]
+        node = nodes.sibling[node]
+    if rules.max_successors == 0 or successors < rules.max_successors:
+        return NONE
+    rank, node = next_uniform(roots.random, r) * times, head
+    while nodes.sibling[node] != NONE and rank >= nodes.times_sampled[node]:
+        rank -= nodes.times_sampled[node]
+        node = nodes.sibling[node]
+    return node
+
+
+@njit
+def _choose(nodes: Nodes, roots: Roots, rules: Rules, r: int) -> int:
+    """Choose root r's next action; return the stored successor, or ``NONE`` where the model is to be asked."""
+    node = roots.node[r]
+    if roots.phase[r] == ROLL_OUT:
+        roots.action[r] = draw(np.exp(nodes.log_prior[node]), next_uniform(roots.random, r))
+        return nodes.children[node, roots.action[r]] if rules.deterministic else NONE
+    prior = np.zeros(len(nodes.visits[node])) if rules.authors else nodes.weighted_log_prior[node]
+    policy = tree_policy(nodes.q_residual[node], prior, nodes.visits[node], rules.alpha_hat, rules.epsilon)
+    roots.action[r] = draw(policy, next_uniform(roots.random, r))
+    roots.path_nodes[r, roots.depth[r]], roots.path_actions[r, roots.depth[r]] = node, roots.action[r]
+    return _known_successor(nodes, roots, rules, r)
+
+
+@njit
+def _back_up(nodes: Nodes, roots: Roots, rules: Rules, r: int) -> None:
+    """Update the path of root r's simulation from its leaf to the root (Eq. 14)."""
+    for t in range(roots.length[r] - 1, -1, -1):
+        node, action = roots.path_nodes[r, t], roots.path_actions[r, t]
+        count, successor = 0, nodes.children[node, action]
+        while successor != NONE:
+            count, successor = count + 1, nodes.sibling[successor]
+        reward, value, times = np.empty(count), np.empty(count), np.empty(count)
+        successor = nodes.children[node, action]
+        for k in range(count):
+            reward[k], value[k] = nodes.reward[successor], nodes.value[successor]
+            times[k] = nodes.times_sampled[successor]
+            successor = nodes.sibling[successor]
+        nodes.q_residual[node, action] = residual_backup(reward, value, times, rules.gamma)
+        nodes.visits[node, action] += 1
+        state = (nodes.q_residual[node], nodes.weighted_log_prior[node])
+        if rules.authors:
+            nodes.value[node] = authors_value(*state, nodes.visits[node], rules.alpha_hat)
+        else:
+            nodes.value[node] = residual_value(*state, rules.alpha_hat)
+
+
+@njit
+def _arrive(nodes: Nodes, roots: Roots, rules: Rules, r: int) -> bool:
+    """Move root r's simulation to the node that it arrived at; return whether the simulation goes on from there."""
+    node = roots.arrived[r]
+    roots.arrived[r], roots.node[r] = NONE, node
+    roots.depth[r] += 1
+    ends = nodes.terminated[node] or roots.depth[r] == rules.horizon
+    if roots.phase[r] == ROLL_OUT:
+        roots.rollout_return[r] += roots.discount[r] * nodes.reward[node]
+        roots.discount[r] *= rules.gamma
+        return not ends
+    if not ends and nodes.in_tree[node]:
+        return True
+    roots.leaf[r], roots.length[r] = node, roots.depth[r]
+    roots.rollout_return[r], roots.discount[r] = 0.0, 1.0
+    roots.phase[r] = ROLL_OUT
+    if not ends:
+        nodes.in_tree[node] = True  # the leaf is expanded
+    return not ends
+
+
+@njit
+def advance_one(nodes: Nodes, roots: Roots, rules: Rules, r: int) -> bool:
+    """Run root r's simulations; return whether it waits for a transition."""
+    while True:
+        if roots.arrived[r] == NONE:
+            if roots.phase[r] == START:
+                if roots.left[r] == 0:
+                    return False
+                roots.node[r], roots.depth[r], roots.phase[r] = roots.root[r], 0, IN_TREE
+            roots.arrived[r] = _choose(nodes, roots, rules, r)
+            if roots.arrived[r] == NONE:
+                return True
+        if not _arrive(nodes, roots, rules, r):
+            nodes.value[roots.leaf[r]] = roots.rollout_return[r]
+            _back_up(nodes, roots, rules, r)
+            roots.left[r] -= 1
+            roots.phase[r] = START
+
+
+@njit
+def _same_successor(nodes: Nodes, head: int, observations: np.ndarray, new: int) -> int:
+    """Return the stored successor, in a list that starts at ``head``, that equals a new node, or ``NONE``."""
+    node = head
+    while node != NONE:
+        alike = nodes.reward[node] == nodes.reward[new] and nodes.terminated[node] == nodes.terminated[new]
+        if alike and (observations[node] == observations[new]).all():
+            return node
+        node = nodes.sibling[node]
+    return NONE
+
+
+@njit
+def link(nodes: Nodes, roots: Roots, rules: Rules, r: int, node: int, observations: np.ndarray) -> None:
+    """Enter the transition that root r waits for, whose successor, reward and end are already written at a node."""
+    if roots.phase[r] == IN_TREE or rules.deterministic:
+        parent, action = roots.node[r], roots.action[r]
+        head, same = nodes.children[parent, action], NONE
+        if rules.merges:
+            same = _same_successor(nodes, head, observations, node)
+        if same == NONE:
+            nodes.sibling[node], nodes.children[parent, action] = head, node
+        else:
+            node = same
+        nodes.times_sampled[node] += 1
+    roots.arrived[r] = node
+
+
+def _advance(
+    nodes: Nodes, roots: Roots, rules: Rules, waiting: np.ndarray, new: np.ndarray, observations: np.ndarray
+) -> int:
+    for k in range(len(new)):
+        link(nodes, roots, rules, waiting[k], new[k], observations)
+    count = 0
+    for r in range(len(roots.root)):
+        if advance_one(nodes, roots, rules, r):
+            waiting[count] = r
+            count += 1
+    return count
+
+
+def _descendants(children: np.ndarray, sibling: np.ndarray, roots: np.ndarray, found: np.ndarray) -> int:
+    """Write the roots and then all nodes below them into ``found``; return how many there are."""
+    count = len(roots)
+    found[:count] = roots
+    done = 0
+    while done < count:
+        for action in range(children.shape[1]):
+            node = children[found[done], action]
+            while node != NONE:
+                found[count] = node
+                count += 1
+                node = sibling[node]
+        done += 1
+    return count
+
+
+advance = entry_point(_advance)
+"""``(nodes, roots, rules, waiting [R], new [j], observations [n, D]) → k``: enter the transitions that the first j of
+``waiting`` asked for, which led to the nodes ``new``; then run all roots until each is finished or needs another one,
+from ``node`` by ``action``. The first k of ``waiting`` are then the roots that do."""
+descendants = entry_point(_descendants)
+"""``(children, sibling, roots [k], found [n]) → count``: write the roots and then all nodes below them."""

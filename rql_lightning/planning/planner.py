@@ -1,0 +1,258 @@
+"""Decisions by residual maximum-entropy Monte Carlo tree search."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from rql_lightning.errors import EnvironmentContractError
+from rql_lightning.planning.candidates import CandidateActions
+from rql_lightning.planning.compiled import compiled_search
+from rql_lightning.planning.dynamics import Dynamics
+from rql_lightning.planning.mcts import NONE, ROLL_OUT, Rules, advance, boltzmann
+from rql_lightning.planning.plan import Plan, extract_plan
+from rql_lightning.planning.tree import State, Tree
+from rql_lightning.policies import Decision
+
+Reuse = Literal["nothing", "states", "tree"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the search (see :class:`~rql_lightning.algorithms.ResidualMCTS`)."""
+
+    simulations: int
+    horizon: int
+    gamma: float
+    alpha_hat: float
+    epsilon: float = 0.1
+    reuse: Reuse = "states"
+    max_successors: int = 8
+    authors: bool = False
+    seed: int = 0
+
+
+class Planner:
+    """Decider that searches from the states of N environments at once.
+
+    A decision depends on the state, the observation and the seed alone: not on the other environments nor, with
+    ``reuse`` other than ``tree``, on earlier decisions.
+
+    Args:
+        dynamics: Attached model.
+        candidates: Candidate actions, with the prior.
+        settings: Settings of the search.
+    """
+
+    needs_state = True
+
+    def __init__(self, dynamics: Dynamics, candidates: CandidateActions, settings: Settings) -> None:
+        self.dynamics, self.candidates, self.settings = dynamics, candidates, settings
+        self.rules = Rules(
+            settings.horizon,
+            settings.gamma,
+            settings.alpha_hat,
+            settings.epsilon,
+            dynamics.deterministic,
+            not dynamics.deterministic and dynamics.fully_observed,
+            settings.max_successors,
+            settings.authors,
+        )
+        self._compiled = compiled_search(dynamics, candidates)
+        self.decision_seconds: list[float] = []
+        self._tree: Tree | None = None
+        self._chosen = np.empty(0, dtype=np.int64)
+
+    # -- a decider ---------------------------------------------------------------------------------------------------
+
+    def read_state(self, env: Any, observation: np.ndarray) -> State:
+        """Return the states of a live environment."""
+        return self.dynamics.read(env, observation)
+
+    def decide(self, observation: Any, state: Any = None) -> Decision:
+        """Search from each state, and choose argmax Q_R + ω′ log π at its root.
+
+        Args:
+            observation: Observations, ``[N, *observation_shape]``.
+            state: The states that the model read from the environments, ``[N, …]``.
+
+        Raises:
+            EnvironmentContractError: If the states are not as many as the observations.
+        """
+        observation = np.asarray(observation)
+        for key, rows in state.items():
+            if len(rows) != len(observation):
+                raise EnvironmentContractError(
+                    f"state: found {len(rows)} rows of {key!r}, expected {len(observation)}, one per observation"
+                )
+        start = time.perf_counter()
+        with _random_numbers_kept():
+            tree = self._search(observation, state)
+        combined = self._combined(tree)
+        self._chosen = combined.argmax(axis=1)
+        divergence = [self._divergence(tree, combined, row) for row in range(len(combined))]
+        action = self._actions(tree, tree.roots.root)[np.arange(len(combined)), self._chosen]
+        self.decision_seconds += [(time.perf_counter() - start) / len(combined)] * len(combined)
+        return Decision(action, np.array(divergence))
+
+    def statistics(self) -> dict[str, float | int]:
+        """Return the settings and the seconds of a decision since the last call, for ``metrics.json``.
+
+        Where several environments are planned for at once, each decision is given an equal share of the time.
+        """
+        seconds, self.decision_seconds = np.array(self.decision_seconds or [np.nan]), []
+        return {
+            "simulations": self.settings.simulations,
+            "horizon": self.settings.horizon,
+            "decision_seconds_mean": float(seconds.mean()),
+            "decision_seconds_p99": float(np.quantile(seconds, 0.99)),
+        }
+
+    def plan(self, row: int = 0) -> Plan:
+        """Return the search of the last decision from one of the states."""
+        if self._tree is None:
+            raise EnvironmentContractError("plan: found no decision, expected one before it can be looked at")
+        tree, root = self._tree, int(self._tree.roots.root[row])
+        actions = self._actions(tree, np.array([root]))[0]
+        return extract_plan(tree, root, actions, self.settings.alpha_hat, int(self._chosen[row]))
+
+    # -- the search --------------------------------------------------------------------------------------------------
+
+    def _combined(self, tree: Tree) -> np.ndarray:
+        root = tree.roots.root
+        return tree.nodes.q_residual[root] + tree.nodes.weighted_log_prior[root]
+
+    def _divergence(self, tree: Tree, combined: np.ndarray, row: int) -> float:
+        """Return KL(π̂ ‖ π) at a root in nats."""
+        policy = boltzmann(combined[row], self.settings.alpha_hat)
+        log_prior = tree.nodes.log_prior[tree.roots.root[row]]
+        taken = policy > 0
+        return float((policy[taken] * (np.log(policy[taken]) - log_prior[taken])).sum())
+
+    def _actions(self, tree: Tree, ids: np.ndarray) -> np.ndarray:
+        """Return the candidate actions of nodes ``[k]``, ``[k, A, *action_shape]``."""
+        fixed = self.candidates.fixed
+        if fixed is None:
+            assert tree.candidates is not None
+            return tree.candidates[ids]
+        return np.broadcast_to(fixed, (len(ids), *fixed.shape))
+
+    def _search(self, observation: np.ndarray, state: State) -> Tree:
+        seeds = np.array([_seed(self.settings.seed, row) for row in observation], dtype=np.uint64)
+        tree = self._tree = self._grown(observation, state)
+        missing = np.flatnonzero(np.isnan(tree.nodes.log_prior[: tree.size, 0]) & ~tree.nodes.terminated[: tree.size])
+        self._ask_prior(tree, missing)
+        tree.start(self._roots, self.settings.simulations, seeds)
+        if self._compiled is not None:
+            self._compiled(tree, self.rules)
+            return tree
+        waiting, new = np.empty(len(observation), dtype=np.int64), np.empty(0, dtype=np.int64)
+        while count := advance(tree.nodes, tree.roots, self.rules, waiting, new, tree.observations):
+            new = self._expand(tree, waiting[:count])
+        return tree
+
+    def _grown(self, observation: np.ndarray, state: State) -> Tree:
+        """Return a tree whose roots are these states, with what is known below them from the last decision."""
+        count = len(observation)
+        known, roots = self._known(observation, state)
+        if known is None or not known.any():
+            tree = Tree(count, self.candidates.count, self.settings.horizon)
+            known = np.zeros(count, dtype=bool)
+            self._roots = np.empty(count, dtype=np.int64)
+        else:
+            assert self._tree is not None
+            tree = self._tree
+            self._roots[known] = tree.keep(roots[known], self.settings.reuse == "tree")
+        fresh = np.flatnonzero(~known)
+        self._roots[fresh] = tree.reserve(len(fresh))
+        tree.write_states(self._roots, state)
+        tree.nodes.terminated[self._roots] = False
+        if not self.dynamics.deterministic:
+            tree.roots.spare[:] = tree.reserve(2 * count).reshape(count, 2)
+            tree.nodes.log_prior[tree.roots.spare] = 0.0  # not missing: written when a rollout passes
+        return tree
+
+    def _known(self, observation: np.ndarray, state: State) -> tuple[np.ndarray | None, np.ndarray]:
+        """Return which states are those that the last decision led to in its model, and their nodes."""
+        tree = self._tree
+        if tree is None or self.settings.reuse == "nothing" or len(self._chosen) != len(observation):
+            return None, self._chosen
+        if self.settings.reuse == "states" and not self.dynamics.deterministic:
+            return None, self._chosen  # successors that were drawn for another search are no fresh draws
+        nodes = tree.child(tree.roots.root, self._chosen)
+        found = nodes != NONE
+        known = np.zeros(len(nodes), dtype=bool)
+        theirs = {key: rows[found] for key, rows in state.items()}
+        same = self.dynamics.same(tree.states_of(nodes[found]), theirs) & ~tree.nodes.terminated[nodes[found]]
+        known[np.flatnonzero(found)] = same
+        return known, nodes
+
+    def _expand(self, tree: Tree, waiting: np.ndarray) -> np.ndarray:
+        """Ask the model for the transitions that some roots wait for; return the nodes that the successors are at."""
+        roots = tree.roots
+        node, index = roots.node[waiting], roots.action[waiting]
+        states, action = tree.states_of(node), self._actions(tree, node)[np.arange(len(node)), index]
+        if self.dynamics.deterministic:
+            new = tree.reserve(len(waiting))
+        else:
+            states = self.dynamics.reseed(states, _mixed(roots.random[waiting]))
+            new = self._places(tree, waiting)
+        transition = self.dynamics.step(states, action)
+        tree.write_states(new, transition.state)
+        tree.nodes.reward[new], tree.nodes.terminated[new] = transition.add_on_reward, transition.terminated
+        within = (roots.depth[waiting] + 1 < self.settings.horizon) & ~transition.terminated
+        self._ask_prior(tree, new[within])
+        return new
+
+    def _places(self, tree: Tree, waiting: np.ndarray) -> np.ndarray:
+        """Return nodes for the successors of a stochastic model; those of rollouts are used again."""
+        roots = tree.roots
+        new, turn = roots.spare[waiting, roots.turn[waiting]], 1 - roots.turn[waiting]
+        kept = roots.phase[waiting] != ROLL_OUT
+        new[kept] = tree.reserve(int(kept.sum()))
+        roots.turn[waiting] = np.where(kept, roots.turn[waiting], turn)
+        return new
+
+    def _ask_prior(self, tree: Tree, ids: np.ndarray) -> None:
+        """Give nodes ``[k]`` their candidate actions."""
+        if len(ids) == 0:
+            return
+        observation = tree.states["observation"][ids]
+        seeds = np.empty(0, np.uint64)
+        if self.candidates.fixed is None:
+            seeds = np.array([_seed(self.settings.seed + 1, row) for row in observation], dtype=np.uint64)
+        candidates = self.candidates.at(observation, seeds)
+        tree.nodes.log_prior[ids] = candidates.log_prior
+        tree.nodes.weighted_log_prior[ids] = candidates.weighted_log_prior
+        if candidates.actions is not None:
+            tree.write_candidates(ids, candidates.actions)
+
+
+def _seed(seed: int, observation: np.ndarray) -> int:
+    """Return 64 bits that depend on the seed and the observation alone."""
+    digest = hashlib.blake2b(observation.tobytes(), digest_size=8, key=str(seed).encode()).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _mixed(states: np.ndarray) -> np.ndarray:
+    """Return random bits for the model from the states of the search's random numbers, uint64 ``[n]``."""
+    z = (states ^ np.uint64(0x5851F42D4C957F2D)) * np.uint64(0xBF58476D1CE4E5B9)
+    return z ^ (z >> np.uint64(31))
+
+
+@contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    """Restore NumPy's and PyTorch's global random states, which a user's environment or prior may draw from."""
+    numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)

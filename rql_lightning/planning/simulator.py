@@ -1,0 +1,102 @@
+"""Compiled simulators as models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from rql_lightning.envs.customization import StepFunction
+from rql_lightning.envs.registration import make_vector_env
+from rql_lightning.envs.simulation import CompiledVectorEnv
+from rql_lightning.errors import EnvironmentContractError
+from rql_lightning.planning.dynamics import Dynamics, Transition
+from rql_lightning.planning.reward import AddOnReward
+from rql_lightning.planning.tree import State
+
+KEYS = ("vehicles", "times", "steps", "observation")
+"""What a state consists of: all of ``get_state`` but the random generators, which a step does not use."""
+
+
+class SimulatorDynamics(Dynamics):
+    """The compiled simulator of a task, such as Highway or Parking, as its own exact model.
+
+    Reference environments of the task, such as highway-env itself, can be planned for as well.
+
+    Args:
+        add_on_reward: Add-on reward of the search, a function (observation, action, next_observation, info) -> float;
+            by default the task's own.
+    """
+
+    deterministic = True
+
+    def __init__(self, add_on_reward: StepFunction | None = None) -> None:
+        self.add_on_reward = add_on_reward
+
+    def attach(self, env: gym.Env[Any, Any] | VectorEnv) -> None:
+        """Adopt the environment's simulator and add-on reward.
+
+        Raises:
+            EnvironmentContractError: If the environment has no compiled simulator.
+        """
+        if not isinstance(env, VectorEnv):
+            env = compiled_form(env)
+        if not isinstance(env.unwrapped, CompiledVectorEnv):
+            raise EnvironmentContractError(
+                f"dynamics: found SimulatorDynamics for {described(env)}, expected an environment with a compiled "
+                "simulator, such as rql_lightning/Highway-v0; CopyDynamics plans on copies of any environment"
+            )
+        self.simulator: CompiledVectorEnv = env.unwrapped
+        task = env.get_wrapper_attr("customization") if hasattr(env, "get_wrapper_attr") else env.customization
+        if self.add_on_reward is None:
+            self.reward = AddOnReward(task.add_on_reward, task.vectorized, task.read_only)
+        else:
+            self.reward = AddOnReward(self.add_on_reward)
+
+    def read(self, env: Any, observation: np.ndarray) -> State:
+        """Return the states of compiled or reference environments."""
+        source = env.unwrapped
+        if not isinstance(source, CompiledVectorEnv):
+            references = getattr(source, "envs", None) or [env]
+            base = self.simulator
+            source = type(base)(len(references), base.config, None, render_mode=None)
+            for index, reference in enumerate(references):
+                source.load_reference(index, reference)
+        state = source.get_state()
+        return {key: state[key] for key in KEYS}
+
+    def step(self, state: State, action: np.ndarray) -> Transition:
+        """Simulate one policy step of each state."""
+        following, terminated, info = self.simulator.simulate(state, action)
+        reward = self.reward(state["observation"], action, following["observation"], info)
+        return Transition(following, reward, terminated)
+
+
+def has_simulator(env: gym.Env[Any, Any] | VectorEnv) -> bool:
+    """Return whether an environment, or the id that it was made from, has a compiled simulator."""
+    if isinstance(env, VectorEnv):
+        return isinstance(env.unwrapped, CompiledVectorEnv)
+    try:
+        return isinstance(compiled_form(env).unwrapped, CompiledVectorEnv)
+    except EnvironmentContractError:
+        return False
+
+
+def compiled_form(env: gym.Env[Any, Any]) -> VectorEnv:
+    """Make one vector environment of the id of an environment.
+
+    Raises:
+        EnvironmentContractError: If the environment was not made from an id.
+    """
+    if env.spec is None:
+        raise EnvironmentContractError(f"dynamics: found {described(env)} without a spec, expected one of gym.make")
+    ignored = ("reward", "omega", "render_mode")
+    kwargs = {key: value for key, value in env.spec.kwargs.items() if key not in ignored}
+    return make_vector_env(env.spec.id, 1, "basic", env_kwargs=kwargs)
+
+
+def described(env: Any) -> str:
+    """Return what messages call an environment."""
+    return type(env.unwrapped).__name__ if env.spec is None else f"{env.spec.id}"
