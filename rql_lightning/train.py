@@ -27,6 +27,7 @@ from rql_lightning.callbacks import (
     EvaluationCallback,
     FrameCheckpoint,
     FrameProgressBar,
+    PlanCallback,
     RunFolder,
     Stopped,
     TrainingMonitor,
@@ -121,6 +122,7 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(EvaluationCallback, "evaluation")
         parser.add_lightning_class_args(FrameCheckpoint, "checkpoint")
         parser.add_lightning_class_args(VideoCallback, "video")
+        parser.add_lightning_class_args(PlanCallback, "plan")
         parser.add_argument(
             "--run_name",
             type=str | None,

@@ -1,9 +1,10 @@
-"""Callbacks: evaluation, checkpoints, speed and progress, all in environment frames; videos."""
+"""Callbacks: evaluation, checkpoints, speed and progress, all in environment frames; videos and plans."""
 
 from rql_lightning.callbacks.checkpoint import AtomicCheckpointIO, FrameCheckpoint
 from rql_lightning.callbacks.demonstrations import DEMONSTRATION_SEEDS, DemonstrationWriter
 from rql_lightning.callbacks.evaluation import EvaluationCallback
 from rql_lightning.callbacks.monitor import TrainingMonitor
+from rql_lightning.callbacks.plans import PlanCallback
 from rql_lightning.callbacks.progress import FrameProgressBar
 from rql_lightning.callbacks.run_folder import RunFolder, run_folder
 from rql_lightning.callbacks.signals import Stopped
@@ -16,6 +17,7 @@ __all__ = [
     "EvaluationCallback",
     "FrameCheckpoint",
     "FrameProgressBar",
+    "PlanCallback",
     "RunFolder",
     "Stopped",
     "TrainingMonitor",

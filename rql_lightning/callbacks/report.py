@@ -93,7 +93,7 @@ def draw_distribution(trainer: pl.Trainer, prior: np.ndarray, policy: np.ndarray
     if len(policy) > 0 and data.customization.pictured is not None:
         label = data.customization.pictured[0]
         samples = ({"prior": prior} if len(prior) else {}) | {"policy": policy}
-        _save_figure(trainer, "distribution", lambda: distribution_figure(samples, label))
+        save_figure(trainer, "distribution", lambda: distribution_figure(samples, label))
 
 
 def draw_curves(trainer: pl.Trainer, history: list[dict[str, Any]], prior: Summary | None) -> None:
@@ -104,11 +104,17 @@ def draw_curves(trainer: pl.Trainer, history: list[dict[str, Any]], prior: Summa
         history: Summaries in the order of their ``frames``.
         prior: Summary of the prior, or ``None``.
     """
-    _save_figure(trainer, "learning_curves", lambda: curves_figure(history, prior))
+    save_figure(trainer, "learning_curves", lambda: curves_figure(history, prior))
 
 
-def _save_figure(trainer: pl.Trainer, name: str, draw: Callable[[], Figure]) -> None:
-    """Draw and write a figure; an error is reported and does not end the run."""
+def save_figure(trainer: pl.Trainer, name: str, draw: Callable[[], Figure]) -> None:
+    """Draw a figure, write it and log it to TensorBoard, on rank 0; an error is reported and does not end the run.
+
+    Args:
+        trainer: Trainer of the run.
+        name: Name of the file and in TensorBoard.
+        draw: Returns the figure.
+    """
     if not trainer.is_global_zero:
         return
     try:

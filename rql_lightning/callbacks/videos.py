@@ -9,12 +9,20 @@ import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from rql_lightning.callbacks.plans import plan_drawing
 from rql_lightning.callbacks.run_folder import report_failure, run_folder
 from rql_lightning.callbacks.signals import prompt_signals
 from rql_lightning.data.replay import EVALUATION_SEEDS, ReplayDataModule
 from rql_lightning.errors import require
 from rql_lightning.policies import Decider
-from rql_lightning.reporting.videos import check_renders, record_frames, save_gif, side_by_side
+from rql_lightning.reporting.videos import (
+    COLORS,
+    DRAWN_COLORS,
+    check_renders,
+    record_frames,
+    save_gif,
+    side_by_side,
+)
 
 if TYPE_CHECKING:
     from rql_lightning.algorithms import Algorithm
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
 
 class VideoCallback(pl.Callback):
     """Record videos of the policy and its prior in the same episodes, at the end of fit and in test.
+
+    The plans of a planner are drawn into its video.
 
     Args:
         episodes: Number of episodes to record, 0 for none; the environment must support render_mode rgb_array.
@@ -72,14 +82,19 @@ class VideoCallback(pl.Callback):
         deciders: dict[str, Decider] = {} if prior is None or not prior.can_act else {"prior": prior}
         deciders["policy"] = pl_module.decider
         every_step = any(decider.needs_state for decider in deciders.values())
+        drawings = {name: plan_drawing(decider, data, self.scale) for name, decider in deciders.items()}
         recordings = {
-            name: record_frames(decider, data.env, seed, self.max_steps, data.env_kwargs, every_step)
+            name: record_frames(
+                decider, data.env, seed, self.max_steps, data.env_kwargs, every_step, draw=drawings[name]
+            )
             for name, decider in deciders.items()
         }
-        pictures = side_by_side({name: frames for name, (frames, _) in recordings.items()}, scale=self.scale)
+        scales = {name: self.scale if drawings[name] is None else 1.0 for name in deciders}  # drawings are enlarged
+        pictures = side_by_side({name: frames for name, (frames, _) in recordings.items()}, scale=scales)
         path = run_folder(trainer) / "videos" / f"episode-{seed}.gif"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_gif(pictures, path, milliseconds=round(1000 / next(iter(recordings.values()))[1]))
+        milliseconds = round(1000 / next(iter(recordings.values()))[1])
+        save_gif(pictures, path, milliseconds, DRAWN_COLORS if any(drawings.values()) else COLORS)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 _log_gif(logger, f"video/episode-{seed}", path, pictures[0], pl_module.frames)

@@ -47,6 +47,7 @@ CARTPOLE = Customization(
     vectorized=True,
     read_only=True,
     pictured=("cart position x", position),
+    action_names=("left", "right"),
 )
 TASK = task_on("CartPole-v1", CARTPOLE)
 make, make_vec = TASK.make, TASK.make_vec

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rql_lightning.envs.maps import Map
+
 RewardName = Literal["basic", "add_on", "total"]
 StepFunction = Callable[[Any, Any, Any, dict[str, Any]], Any]
 """``(observation, action, next_observation, info) → float``; the vectorized form maps batches to results ``[N]``."""
@@ -44,6 +46,8 @@ class Customization:
             given copies, so that it may do with them what it likes.
         pictured: ``(label, step function)`` of the quantity whose distribution evaluation draws (computed there, not
             at every step), or ``None``.
+        action_names: Names of discrete actions for pictures, or ``None`` for their numbers.
+        map: Where states are on a map, for pictures of plans, or ``None``.
     """
 
     add_on_reward: StepFunction
@@ -53,6 +57,8 @@ class Customization:
     vectorized: bool = False
     read_only: bool = False
     pictured: tuple[str, StepFunction] | None = None
+    action_names: tuple[str, ...] | None = None
+    map: Map | None = None
 
     def functions(self) -> dict[str, StepFunction]:
         """Return all step functions by the names used in messages."""

@@ -16,10 +16,14 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from rql_lightning.envs.customization import Customization, Metric
-from rql_lightning.envs.reference import configured, episode_steps, make_highway_env
+from rql_lightning.envs.maps import Map, Scene, State
+from rql_lightning.envs.reference import configured, episode_steps, follow_camera, make_highway_env
 from rql_lightning.envs.registration import Task
 
 LANE_WIDTH = 4.0  # metres
+LENGTH, WIDTH = 5.0, 2.0  # metres, of every vehicle
+VIEW = 500.0  # metres of road before and behind the ego vehicle on the map
+ACTIONS = ("LANE_LEFT", "IDLE", "LANE_RIGHT", "FASTER", "SLOWER")  # highway-env's DiscreteMetaAction
 
 
 def highway_config(
@@ -100,6 +104,22 @@ def is_success(observation: Any, action: Any, next_observation: Any, info: dict[
     return np.greater_equal(info["step"], steps) & np.logical_not(info["crashed"])
 
 
+def ego_positions(state: State) -> np.ndarray:
+    """Return x along the road and y across it, in metres, of the ego vehicle in n states, ``[n, 2]``."""
+    return state["vehicles"][:, 0, :2]
+
+
+def road_scene(state: State, lanes: int) -> Scene:
+    """Return lanes and vehicles in the first of n states, the ego vehicle first."""
+    vehicles = state["vehicles"][0]
+    borders = LANE_WIDTH * (np.arange(lanes + 1) - 0.5)
+    lines = np.empty((lanes + 1, 2, 2))
+    lines[:, :, 0] = vehicles[0, 0] + np.array([-VIEW, VIEW])
+    lines[:, :, 1] = borders[:, np.newaxis]
+    dashed = (borders > borders[0]) & (borders < borders[-1])
+    return Scene(lines, dashed, np.insert(vehicles[:, :3], 3, [[LENGTH], [WIDTH]], axis=1))
+
+
 def customization(**settings: Any) -> Customization:
     """Return the customization of a Highway with these settings (:func:`highway_config`)."""
     config = highway_config(**settings)
@@ -112,6 +132,13 @@ def customization(**settings: Any) -> Customization:
         vectorized=True,
         read_only=True,
         pictured=("lateral position y (m), one lane every 4 m", partial(lateral_position, lanes=config["lanes_count"])),
+        action_names=ACTIONS,
+        map=Map(
+            needs=("vehicles",),
+            positions=ego_positions,
+            scene=partial(road_scene, lanes=config["lanes_count"]),
+            camera=follow_camera(config, scaling=5.5, centering=(0.3, 0.5)),
+        ),
     )
 
 

@@ -15,10 +15,13 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from rql_lightning.envs.customization import Customization, Metric
-from rql_lightning.envs.reference import configured, episode_steps, make_highway_env
+from rql_lightning.envs.maps import Map, Scene, State
+from rql_lightning.envs.reference import configured, episode_steps, follow_camera, make_highway_env
 from rql_lightning.envs.registration import Task
 
 LINE_LENGTH, LINE_WIDTH, LINE_OFFSET = 8.0, 0.1, 2.0  # metres
+LENGTH, WIDTH = 5.0, 2.0  # metres, of the car
+SLOTS, AISLE = 14, 10.0  # slots on each side, which begin so many metres from y = 0
 
 
 def parking_config(
@@ -82,8 +85,27 @@ def is_success(observation: Any, action: Any, next_observation: Any, info: dict[
     return info["is_success"]
 
 
+def car_positions(state: State) -> np.ndarray:
+    """Return x and y in metres of the car in n states, ``[n, 2]``."""
+    return state["vehicles"][:, :2]
+
+
+def lot_scene(state: State) -> Scene:
+    """Return the lines of all slots, the car and its goal in the first of n states."""
+    x, y, heading, _, goal_x, goal_y, goal_heading = state["vehicles"][0]
+    places = (np.arange(SLOTS + 1) - SLOTS / 2) * 2 * LINE_OFFSET
+    lines = [[[place, side * AISLE], [place, side * (AISLE + LINE_LENGTH)]] for side in (-1, 1) for place in places]
+    return Scene(
+        np.array(lines),
+        np.zeros(len(lines), dtype=bool),
+        np.array([[x, y, heading, LENGTH, WIDTH]]),
+        np.array([[goal_x, goal_y, goal_heading, LENGTH, WIDTH]]),
+    )
+
+
 def customization(line_reward: float = -1.0, **settings: Any) -> Customization:
     """Return the customization of a Parking with these settings (:func:`parking_config`)."""
+    camera = follow_camera(parking_config(**settings), scaling=7, centering=(0.5, 0.5))
     return Customization(
         add_on_reward=partial(add_on_reward, line=line_reward),
         metric=Metric("no_violation", clear_of_lines, "min"),
@@ -91,6 +113,7 @@ def customization(line_reward: float = -1.0, **settings: Any) -> Customization:
         vectorized=True,
         read_only=True,
         pictured=("distance to the goal (m)", distance_to_goal),
+        map=Map(("vehicles",), car_positions, lot_scene, camera),
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
+from rql_lightning.envs.maps import Camera
 from rql_lightning.errors import require
 
 SECTIONS = ("observation", "action")
@@ -63,6 +64,22 @@ def configured(settings: Mapping[str, Any], config: Mapping[str, Any] | None) ->
 def episode_steps(config: Mapping[str, Any]) -> int:
     """Policy steps of ``duration`` seconds (highway-env's sum of fractions of a second may make one more)."""
     return math.ceil(config["duration"] * config["policy_frequency"])
+
+
+def follow_camera(config: Mapping[str, Any], scaling: float, centering: Sequence[float]) -> Camera | None:
+    """Return how highway-env's pictures, which follow the ego vehicle, show the map.
+
+    Args:
+        config: In highway-env's keys.
+        scaling: Pixels per metre where the configuration does not say.
+        centering: Place of the ego vehicle in the picture where the configuration does not say.
+
+    Returns:
+        The camera, or ``None`` if the configuration's values are no numbers, which is for highway-env to refuse.
+    """
+    scaling, centering = config.get("scaling", scaling), config.get("centering_position", centering)
+    known = is_number(scaling) and isinstance(centering, list | tuple) and len(centering) == 2
+    return Camera(scaling, (centering[0], centering[1])) if known and all(map(is_number, centering)) else None
 
 
 def make_highway_env(id: str, config: Mapping[str, Any], render_mode: str | None) -> gym.Env[Any, Any]:

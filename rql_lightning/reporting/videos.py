@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from rql_lightning.evaluation import readable_state
 from rql_lightning.policies import Decider
 from rql_lightning.spaces import as_elements
 
+COLORS, DRAWN_COLORS = 32, 128  # of a GIF's picture, and of one with a plan drawn in
 BAND = 24  # pixels above the picture, for the policy's name
 MOST_STEPS = 2_000
+Draw = Callable[[np.ndarray, bool], np.ndarray]
 WIDE = 2  # times as wide as high: such pictures stand above each other
 
 
@@ -49,6 +51,7 @@ def record_frames(
     steps: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
     every_step: bool = False,
+    draw: Draw | None = None,
 ) -> tuple[list[np.ndarray], float]:
     """Render one episode of the deterministic policy.
 
@@ -59,6 +62,8 @@ def record_frames(
         steps: Largest number of steps; ``None`` for 2,000, as all pictures are held in memory.
         env_kwargs: Further arguments of the environment.
         every_step: One frame per step, as of a policy that needs the environment's state.
+        draw: Called with each frame of a policy that needs the environment's state, and whether the policy has just
+            decided there, which it has not in the last state of an episode; returns the frame to keep.
 
     Returns:
         Frames ``[height, width, 3]``, and how many of them make a second. highway-env also shows what happens between
@@ -70,7 +75,7 @@ def record_frames(
     """
     limit = MOST_STEPS if steps is None else steps
     if every_step or policy.needs_state:
-        return _record_vector(policy, env, seed, limit, env_kwargs)
+        return _record_vector(policy, env, seed, limit, env_kwargs, draw)
     environment = _make(env, env_kwargs)
     frames = _Frames(environment, env)
     if hasattr(environment.unwrapped, "set_record_video_wrapper"):
@@ -90,7 +95,7 @@ def record_frames(
 
 
 def _record_vector(
-    policy: Decider, env: str, seed: int, steps: int, env_kwargs: dict[str, Any] | None
+    policy: Decider, env: str, seed: int, steps: int, env_kwargs: dict[str, Any] | None, draw: Draw | None
 ) -> tuple[list[np.ndarray], float]:
     """Render one episode in a vector environment of one, because single environments have no state to read."""
     with _one_line(env):
@@ -101,10 +106,14 @@ def _record_vector(
         frames._capture_frame()
         for _ in range(steps):
             decision = policy.decide(observation, readable_state(policy, environment, observation, env))
+            if draw is not None:
+                frames.pictures[-1] = draw(frames.pictures[-1], True)
             observation, _, terminated, truncated, _ = environment.step(decision.action)
             frames._capture_frame()
             if terminated[0] or truncated[0]:
                 break
+        if draw is not None:
+            frames.pictures[-1] = draw(frames.pictures[-1], False)
         return frames.pictures, float(environment.metadata.get("render_fps", 30))
     finally:
         environment.close()
@@ -158,29 +167,34 @@ class _Frames:
         self.pictures.append(picture.copy())  # some environments draw into the same array again
 
 
-def side_by_side(recordings: Mapping[str, list[np.ndarray]], every: int = 1, scale: float = 0.5) -> list[Image.Image]:
+def side_by_side(
+    recordings: Mapping[str, list[np.ndarray]], every: int = 1, scale: float | Mapping[str, float] = 0.5
+) -> list[Image.Image]:
     """Compose recordings next to each other, or wide ones in a column; shorter ones repeat their last frame.
 
     Args:
         recordings: Name and frames of each policy.
         every: Interval between the frames to keep.
-        scale: Of each side.
+        scale: Of each side, for all policies or for each.
     """
     length = max(len(frames) for frames in recordings.values())
+    scales = scale if isinstance(scale, Mapping) else dict.fromkeys(recordings, scale)
     pictures = []
     for time in range(0, length, every):
-        sides = [_labelled(name, frames[min(time, len(frames) - 1)], scale) for name, frames in recordings.items()]
+        sides = [
+            _labelled(name, frames[min(time, len(frames) - 1)], scales[name]) for name, frames in recordings.items()
+        ]
         pictures.append(_joined(sides, upright=sides[0].width >= WIDE * (sides[0].height - BAND)))
     return pictures
 
 
 def _joined(sides: list[Image.Image], upright: bool) -> Image.Image:
-    """Pictures of one size in a column (``upright``) or a row."""
-    width, height = sides[0].size
-    columns, rows = (1, len(sides)) if upright else (len(sides), 1)
-    picture = Image.new("RGB", (width * columns, height * rows), "white")
+    """Pictures in a column (``upright``) or a row."""
+    widths, heights = [side.width for side in sides], [side.height for side in sides]
+    size = (max(widths), sum(heights)) if upright else (sum(widths), max(heights))
+    picture = Image.new("RGB", size, "white")
     for index, side in enumerate(sides):
-        picture.paste(side, (0, height * index) if upright else (width * index, 0))
+        picture.paste(side, (0, sum(heights[:index])) if upright else (sum(widths[:index]), 0))
     return picture
 
 
@@ -203,13 +217,14 @@ def _labelled(label: str, frame: np.ndarray, scale: float) -> Image.Image:
     return picture
 
 
-def save_gif(pictures: list[Image.Image], path: Path, milliseconds: int) -> None:
+def save_gif(pictures: list[Image.Image], path: Path, milliseconds: int, colors: int = COLORS) -> None:
     """Write an animated GIF that repeats.
 
     Args:
         pictures: In order.
         path: Target.
         milliseconds: Duration of each picture.
+        colors: Number of colours of each picture.
     """
-    palette = [picture.quantize(colors=32) for picture in pictures]
+    palette = [picture.quantize(colors=colors) for picture in pictures]
     palette[0].save(path, save_all=True, append_images=palette[1:], duration=milliseconds, loop=0, optimize=True)
