@@ -100,26 +100,24 @@ def run_episodes(
         EnvironmentContractError: if an episode has not ended after ``max_steps`` steps, or if the decider needs the
             state of environments whose state cannot be read.
     """
-    run = _Run(policy, env, seeds, record, max_steps, name)
-    run.finished = finished
-    return run.episodes()
+    return EpisodeRun(policy, env, seeds, record, finished, max_steps, name).episodes()
 
 
-class _Run:
-    """The running episodes of :func:`run_episodes`."""
-
-    finished: Callable[[int], None]
+class EpisodeRun:
+    """The running episodes of :func:`run_episodes`, whose arguments it takes."""
 
     def __init__(
         self,
         policy: Decider,
         env: VectorEnv,
         seeds: list[int],
-        record: bool,
-        max_steps: int,
-        name: str,
+        record: bool = False,
+        finished: Callable[[int], None] = lambda count: None,
+        max_steps: int = MAX_STEPS,
+        name: str = "environment",
     ) -> None:
         self.policy, self.env, self.seeds, self.record = policy, env, seeds, record
+        self.finished = finished
         self.max_steps, self.name = max_steps, name
         metric = env.customization.metric
         self.metric = None if metric is None else metric.name
@@ -133,11 +131,17 @@ class _Run:
         self.recorded: list[dict[str, np.ndarray]] = []
 
     def episodes(self) -> Episodes:
+        """Run all episodes."""
         observation, _ = self.env.reset(seed=self._next_seeds())
         while (active := self.episode < len(self.seeds)).any():
             observation = self._step(observation, active)
         pictured = np.concatenate(self.pictured) if self.pictured else np.empty(0)
         return Episodes(self.table, pictured, _sorted(self.recorded), self.has_prior)
+
+    def so_far(self) -> Episodes:
+        """Return the episodes that have ended, of a run that was stopped; without samples and steps."""
+        ended = np.isfinite(self.table[:, 1])
+        return Episodes(self.table[ended], np.empty(0), {}, self.has_prior)
 
     def _next_seeds(self) -> list[int]:
         return [self.seeds[i] if i < len(self.seeds) else 0 for i in self.episode]

@@ -6,6 +6,7 @@ from rql_lightning.algorithms.behavior_cloning import BehaviorCloning
 from rql_lightning.algorithms.frozen import FrozenPolicy
 from rql_lightning.algorithms.gail import GAIL
 from rql_lightning.algorithms.iq_learn import IQLearn, IQLearnSAC
+from rql_lightning.algorithms.residual_mcts import ResidualMCTS
 from rql_lightning.algorithms.residual_sac import ResidualSAC
 from rql_lightning.algorithms.residual_soft_q import ResidualSoftQLearning
 from rql_lightning.algorithms.sac import SoftActorCritic
@@ -21,6 +22,7 @@ __all__ = [
     "IQLearnSAC",
     "KLRewardSAC",
     "PriorLikelihoodSAC",
+    "ResidualMCTS",
     "ResidualSAC",
     "ResidualSoftQLearning",
     "SoftActorCritic",

@@ -69,6 +69,11 @@ class Lifecycle(pl.LightningModule):
         """The decider that evaluation runs; by default the policy."""
         return self.policy
 
+    @property
+    def reported_prior(self) -> Policy | None:
+        """The prior that reports and videos show beside the policy, or ``None``."""
+        return self.policy.prior
+
     def setup(self, stage: str) -> None:
         """Build the networks for the environment's spaces, once."""
         data = self.data

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from gymnasium.vector import VectorEnv
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rql_lightning.callbacks.checkpoint import FrameCheckpoint
@@ -18,7 +19,7 @@ from rql_lightning.callbacks.run_folder import run_folder
 from rql_lightning.callbacks.signals import Stopped, prompt_signals
 from rql_lightning.data.replay import EVALUATION_SEEDS, ReplayDataModule
 from rql_lightning.errors import require
-from rql_lightning.evaluation import MAX_STEPS, Episodes, run_episodes
+from rql_lightning.evaluation import MAX_STEPS, EpisodeRun, Episodes
 from rql_lightning.policies import Decider
 from rql_lightning.reporting.console import console, print_line
 
@@ -60,6 +61,7 @@ class EvaluationCallback(pl.Callback):
         self.max_episode_steps = max_episode_steps
         quieten()  # here, because Lightning speaks when the trainer is created
         self.history: list[dict[str, Any]] = []
+        self._running: EpisodeRun | None = None
         self._forget_prior()
 
     def _forget_prior(self) -> None:
@@ -137,7 +139,12 @@ class EvaluationCallback(pl.Callback):
         """Evaluate, write ``metrics.json`` and figures, and print the table in ``test``."""
         with prompt_signals():
             self._evaluate_prior(trainer, pl_module)
-            self._report(trainer, pl_module, "test", fitted=False)
+            self._running = None
+            try:
+                self._report(trainer, pl_module, "test", fitted=False)
+            except Stopped:
+                self._report_stopped(trainer, pl_module)
+                raise
 
     # -- the work ----------------------------------------------------------------------------------------------------
 
@@ -159,17 +166,35 @@ class EvaluationCallback(pl.Callback):
         mine = self._run(trainer, decider, episodes)
         table = _gather(trainer, mine.table, episodes)
         everything = replace(mine, table=table[np.argsort(table[:, 0])])
-        return mine, everything.summary(_metric(data), data.omega)
+        return mine, {**everything.summary(_metric(data), data.omega), **statistics(decider)}
 
     def _run(self, trainer: pl.Trainer, decider: Decider, episodes: int) -> Episodes:
         data = _data(trainer)
         seeds = self._seeds(trainer, episodes)
         env = data.make_env(max(1, min(len(seeds), self.max_envs)))
-        try:
-            bound = self.max_episode_steps
-            return run_episodes(decider, env, seeds, max_steps=bound, name=data.env)
-        finally:
-            env.close()
+        shown = "episodes" if decider.needs_state else None  # planning takes a while
+        return self._episodes(trainer, decider, env, seeds, data.env, shown)
+
+    def _episodes(
+        self, trainer: pl.Trainer, decider: Decider, env: VectorEnv, seeds: list[int], name: str, shown: str | None
+    ) -> Episodes:
+        """Run episodes and close the environments; ``shown`` is what a progress bar calls them, if there is one."""
+        hidden = shown is None or not trainer.is_global_zero or trainer.progress_bar_callback is None
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console(), transient=True, disable=hidden) as progress:
+            task = progress.add_task(shown or "", total=len(seeds))
+            self._running = EpisodeRun(
+                decider,
+                env,
+                seeds,
+                finished=lambda count: progress.update(task, completed=count),
+                max_steps=self.max_episode_steps,
+                name=name,
+            )
+            try:
+                return self._running.episodes()
+            finally:
+                env.close()
 
     def _seeds(self, trainer: pl.Trainer, episodes: int) -> list[int]:
         """Return the seeds of this rank's episodes."""
@@ -189,28 +214,16 @@ class EvaluationCallback(pl.Callback):
         """
         data, seeds = _data(trainer), self._seeds(trainer, self.episodes)
         env = data.make_env(1, reference=True)
-        shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console(), transient=True, disable=not shown) as progress:
-            task = progress.add_task("episodes on the reference environment", total=len(seeds))
-            try:
-                mine = run_episodes(
-                    decider,
-                    env,
-                    seeds,
-                    finished=lambda count: progress.update(task, completed=count),
-                    max_steps=self.max_episode_steps,
-                    name=f"{data.env} (reference)",
-                )
-            finally:
-                env.close()
+        shown = "episodes on the reference environment"
+        mine = self._episodes(trainer, decider, env, seeds, f"{data.env} (reference)", shown)
         same = np.isclose(mine.table, compiled.table, rtol=0, atol=1e-6, equal_nan=True)[:, :-1].all(axis=1)
         table = _gather(trainer, np.column_stack([mine.table, same]), self.episodes)
         everything = replace(mine, table=table[np.argsort(table[:, 0]), :-1])
-        return {**everything.summary(_metric(data), data.omega), "same_episodes": int(table[:, -1].sum())}
+        summary = {**everything.summary(_metric(data), data.omega), **statistics(decider)}
+        return {**summary, "same_episodes": int(table[:, -1].sum())}
 
     def _evaluate_prior(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
-        prior = pl_module.policy.prior
+        prior = pl_module.reported_prior
         if prior is not None and prior.can_act and self.prior_summary is None:
             episodes, self.prior_summary = self.evaluate(trainer, prior, self.episodes)
             self._prior_pictured = episodes.pictured
@@ -246,6 +259,18 @@ class EvaluationCallback(pl.Callback):
         if _data(trainer).reference:
             self._report_on_reference(trainer, pl_module, f"{title}, on the reference environment too", mine, columns)
 
+    def _report_stopped(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
+        """Keep the episodes that had ended when a signal stopped a test; the short ones of those that were running."""
+        if self._running is None or trainer.world_size > 1 or (run_folder(trainer) / "metrics.json").exists():
+            return
+        episodes, data = self._running.so_far(), _data(trainer)
+        if len(episodes.table) == 0:
+            return
+        summary = {**episodes.summary(_metric(data), data.omega), **statistics(pl_module.decider)}
+        path = write_summary(trainer, "metrics.json", {**summary, "episodes_asked_for": len(self._running.seeds)})
+        title = f"test, stopped after {len(episodes.table)} of {len(self._running.seeds)} episodes"
+        print_summaries(trainer, title, {"prior": self.prior_summary, "policy": summary}, path)
+
     def _report_on_reference(
         self, trainer: pl.Trainer, pl_module: Algorithm, title: str, mine: Episodes, columns: dict[str, Any]
     ) -> None:
@@ -255,6 +280,11 @@ class EvaluationCallback(pl.Callback):
         if trainer.is_global_zero:
             same, count = reference["same_episodes"], reference["episodes"]
             print_line(f"{same} of {count} episodes are the same on the compiled and the reference environment")
+
+
+def statistics(decider: Decider) -> dict[str, Any]:
+    """Return what a decider tells of the decisions since it was last asked, such as their seconds, for metrics."""
+    return decider.statistics() if hasattr(decider, "statistics") else {}
 
 
 def _data(trainer: pl.Trainer) -> ReplayDataModule:

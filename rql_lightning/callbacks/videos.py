@@ -78,7 +78,7 @@ class VideoCallback(pl.Callback):
 
     def _record(self, trainer: pl.Trainer, pl_module: Algorithm, seed: int) -> None:
         data: ReplayDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        prior = pl_module.policy.prior
+        prior = pl_module.reported_prior
         deciders: dict[str, Decider] = {} if prior is None or not prior.can_act else {"prior": prior}
         deciders["policy"] = pl_module.decider
         every_step = any(decider.needs_state for decider in deciders.values())

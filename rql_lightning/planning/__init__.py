@@ -2,8 +2,9 @@
 
 from rql_lightning.planning.copies import CopyDynamics
 from rql_lightning.planning.dynamics import Dynamics, Transition
+from rql_lightning.planning.finite import TabularDynamics
 from rql_lightning.planning.plan import Plan
 from rql_lightning.planning.planner import Planner, Settings
-from rql_lightning.planning.simulator import SimulatorDynamics
+from rql_lightning.planning.simulator import SimulatorDynamics, has_simulator
 
-__all__ = ["CopyDynamics", "Dynamics", "Plan", "Planner", "Settings", "SimulatorDynamics", "Transition"]
+__all__ = ["CopyDynamics", "Dynamics", "Plan", "Planner", "Settings", "SimulatorDynamics", "TabularDynamics", "Transition", "has_simulator"]

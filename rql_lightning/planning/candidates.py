@@ -72,10 +72,10 @@ def candidate_actions(
     """
     if isinstance(prior.action_space, gym.spaces.Discrete):
         for name, value in (("grid", grid), ("samples", samples)):
-            require(value is None, name, value, f"null: {prior.action_space} is discrete, and all actions are searched")
+            require(value is None, f"model.{name}", value, f"null: {prior.action_space} is discrete, and all actions are searched")
         return DiscreteActions(prior, omega_prime)
     expected = f"exactly one of grid and samples, as {prior.action_space} is continuous and trees need finitely many"
-    require((grid is None) != (samples is None), "grid, samples", (grid, samples), expected)
+    require((grid is None) != (samples is None), "model.grid, model.samples", (grid, samples), expected)
     if grid is not None:
         return GridActions(prior, omega_prime, grid)
     assert samples is not None
@@ -117,8 +117,8 @@ class GridActions:
 
     def __init__(self, prior: Prior, omega_prime: float, cells: int) -> None:
         size = _size(prior)
-        require(isinstance(cells, int) and cells >= 2, "grid", cells, "an integer >= 2")
-        require(cells**size <= MOST_CANDIDATES, "grid", cells, f"at most {MOST_CANDIDATES} actions, not {cells}^{size}")
+        require(isinstance(cells, int) and cells >= 2, "model.grid", cells, "an integer >= 2")
+        require(cells**size <= MOST_CANDIDATES, "model.grid", cells, f"at most {MOST_CANDIDATES} actions, not {cells}^{size}")
         axis = (np.arange(cells) + 0.5) / cells * 2 - 1
         unit = np.stack(np.meshgrid(*[axis] * size, indexing="ij"), axis=-1).reshape(-1, size)
         self.prior, self.omega_prime = prior, omega_prime
@@ -151,8 +151,8 @@ class SampledActions:
 
     def __init__(self, prior: Prior, omega_prime: float, alpha_hat: float, count: int) -> None:
         in_range = isinstance(count, int) and 2 <= count <= MOST_CANDIDATES
-        require(in_range, "samples", count, f"an integer in [2, {MOST_CANDIDATES}]")
-        require(prior.can_act and prior.family.explorable, "samples", count, "null for a prior that cannot be sampled")
+        require(in_range, "model.samples", count, f"an integer in [2, {MOST_CANDIDATES}]")
+        require(prior.can_act and prior.family.explorable, "model.samples", count, "null for a prior that cannot be sampled")
         self.prior, self.count, self.fixed = prior, count, None
         self.alpha_hat, self.excess = alpha_hat, omega_prime - alpha_hat
         self._size = _size(prior)

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from rql_lightning.envs.customization import StepFunction
+from rql_lightning.envs.registration import no_wish
 from rql_lightning.envs.simulation import CompiledVectorEnv
 from rql_lightning.errors import EnvironmentContractError
 from rql_lightning.planning.dynamics import Dynamics, Transition
@@ -27,15 +28,13 @@ class CopyDynamics(Dynamics):
     distribution instead.
 
     Args:
-        add_on_reward: Add-on reward, a function (observation, action, next_observation, info) -> float; by default the
-            environment's own, of a task of this project.
         stochastic: Whether the steps of copies draw random numbers of their own.
     """
 
-    def __init__(self, add_on_reward: StepFunction | None = None, stochastic: bool = False) -> None:
-        self.add_on_reward, self.deterministic = add_on_reward, not stochastic
+    def __init__(self, stochastic: bool = False) -> None:
+        self.deterministic = not stochastic
 
-    def attach(self, env: gym.Env[Any, Any] | VectorEnv) -> None:
+    def attach(self, env: gym.Env[Any, Any] | VectorEnv, add_on_reward: StepFunction | None = None) -> None:
         """Adopt the environment's add-on reward and check that it can be copied.
 
         Raises:
@@ -44,9 +43,9 @@ class CopyDynamics(Dynamics):
         self._name = described(env)
         self.action_space = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
         task = _attribute(env, "customization")
-        if self.add_on_reward is not None:
-            self._reward: AddOnReward | None = AddOnReward(self.add_on_reward)
-        elif task is None:
+        if add_on_reward is not None:
+            self._reward: AddOnReward | None = AddOnReward(add_on_reward)
+        elif task is None or task.add_on_reward is no_wish:
             raise EnvironmentContractError(
                 f"add_on_reward: found none for {self._name}, expected a function (observation, action, "
                 "next_observation, info) -> float"

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from rql_lightning.envs.customization import StepFunction
 from rql_lightning.planning.tree import State
 
 
@@ -47,11 +48,12 @@ class Dynamics:
     deterministic: bool = True
     fully_observed: bool = False
 
-    def attach(self, env: gym.Env[Any, Any] | VectorEnv) -> None:
-        """Adopt an environment's task; called once, before anything else, and again for another task.
+    def attach(self, env: gym.Env[Any, Any] | VectorEnv, add_on_reward: StepFunction | None = None) -> None:
+        """Adopt an environment's task; called before anything else, and again for another environment.
 
         Args:
             env: Environment to plan for, scalar or vector. It is only looked at.
+            add_on_reward: Add-on reward, a step function; by default the environment's own.
 
         Raises:
             EnvironmentContractError: If this model cannot stand for the environment.

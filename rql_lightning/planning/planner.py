@@ -243,7 +243,9 @@ def _seed(seed: int, observation: np.ndarray) -> int:
 
 def _mixed(states: np.ndarray) -> np.ndarray:
     """Return random bits for the model from the states of the search's random numbers, uint64 ``[n]``."""
-    z = (states ^ np.uint64(0x5851F42D4C957F2D)) * np.uint64(0xBF58476D1CE4E5B9)
+    z = states ^ np.uint64(0x5851F42D4C957F2D)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 

@@ -25,17 +25,15 @@ class SimulatorDynamics(Dynamics):
 
     Reference environments of the task, such as highway-env itself, can be planned for as well.
 
-    Args:
-        add_on_reward: Add-on reward of the search, a function (observation, action, next_observation, info) -> float;
-            by default the task's own.
+    Attributes:
+        simulator: Compiled environment whose settings are those of the model.
+        reward: Add-on reward of the search.
     """
 
-    deterministic = True
+    simulator: CompiledVectorEnv
+    reward: AddOnReward
 
-    def __init__(self, add_on_reward: StepFunction | None = None) -> None:
-        self.add_on_reward = add_on_reward
-
-    def attach(self, env: gym.Env[Any, Any] | VectorEnv) -> None:
+    def attach(self, env: gym.Env[Any, Any] | VectorEnv, add_on_reward: StepFunction | None = None) -> None:
         """Adopt the environment's simulator and add-on reward.
 
         Raises:
@@ -48,12 +46,11 @@ class SimulatorDynamics(Dynamics):
                 f"dynamics: found SimulatorDynamics for {described(env)}, expected an environment with a compiled "
                 "simulator, such as rql_lightning/Highway-v0; CopyDynamics plans on copies of any environment"
             )
-        self.simulator: CompiledVectorEnv = env.unwrapped
-        task = env.get_wrapper_attr("customization") if hasattr(env, "get_wrapper_attr") else env.customization
-        if self.add_on_reward is None:
+        self.simulator, task = env.unwrapped, env.customization
+        if add_on_reward is None:
             self.reward = AddOnReward(task.add_on_reward, task.vectorized, task.read_only)
         else:
-            self.reward = AddOnReward(self.add_on_reward)
+            self.reward = AddOnReward(add_on_reward)
 
     def read(self, env: Any, observation: np.ndarray) -> State:
         """Return the states of compiled or reference environments."""
