@@ -27,6 +27,11 @@ class Scene:
     bodies: np.ndarray
     goals: np.ndarray = field(default_factory=lambda: np.empty((0, 5)))
 
+    def shifted(self, by: np.ndarray) -> Scene:
+        """Return the scene moved by ``[2]``."""
+        moved = [np.hstack([boxes[:, :2] + by, boxes[:, 2:]]) for boxes in (self.bodies, self.goals)]
+        return Scene(self.lines + by, self.dashed, *moved)
+
 
 @dataclass(frozen=True)
 class Camera:

@@ -88,5 +88,5 @@ class Dynamics:
 
 def rows_equal(state: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return which rows of two mappings of arrays ``[n, …]`` are equal, bool ``[n]``."""
-    equal = [(state[key] == other[key]).reshape(len(other[key]), -1).all(axis=1) for key in other]
+    equal = [(state[key] == other[key]).all(axis=tuple(range(1, np.ndim(other[key])))) for key in other]
     return np.logical_and.reduce(equal)

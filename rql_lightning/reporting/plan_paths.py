@@ -45,7 +45,7 @@ def value_colors(values: np.ndarray) -> ScalarMappable:
 
     bright = LinearSegmentedColormap.from_list("bright", colormaps["viridis"](np.linspace(0.3, 1.0, 256)))
     low, high = np.quantile(values, (0.02, 0.98)) if len(values) > 50 else (values.min(), values.max())
-    return ScalarMappable(Normalize(low, high if high > low else low + 1.0), bright)
+    return ScalarMappable(Normalize(*((low, high) if high > low else (low - 0.5, high + 0.5))), bright)
 
 
 def path_segments(plan: Plan, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,12 +68,14 @@ def draw_paths(axes: Axes, plan: Plan, map: Map, colors: ScalarMappable) -> None
         map: The task's map.
         colors: Colours of V_R.
     """
-    positions, scene = map.positions(plan.state), map.scene(plan.state)
+    positions = map.positions(plan.state)
+    scene = map.scene(plan.state).shifted(-positions[0])
+    positions = positions - positions[0]
     _draw_scene(axes, scene)
     _draw_edges(axes, plan, positions, colors)
     stretched = _set_window(axes, positions, scene)
-    axes.set_xticks(*_distances(axes.get_xlim(), positions[0, 0]))
-    axes.set_yticks(*(([], []) if stretched else _distances(axes.get_ylim(), positions[0, 1])))
+    if stretched:
+        axes.set_yticks([])
     note = "; across it is not to scale" if stretched else ""
     axes.set_xlabel(f"{map.unit} from the present position{note}", fontsize=8)
     axes.tick_params(labelsize=8)
@@ -128,27 +130,18 @@ def corners(rectangles: np.ndarray) -> np.ndarray:
 
 def _set_window(axes: Axes, positions: np.ndarray, scene: Scene) -> bool:
     """Show all positions within what the lines enclose; return whether a long map is stretched across."""
-    low, high = positions.min(axis=0) - MARGIN, positions.max(axis=0) + MARGIN
+    places = np.concatenate([positions, scene.goals[:, :2]])
+    low, high = places.min(axis=0) - MARGIN, places.max(axis=0) + MARGIN
     if len(scene.lines):
         low[1] = max(low[1], scene.lines[..., 1].min() - EDGE)
         high[1] = min(high[1], scene.lines[..., 1].max() + EDGE)
-    axes.set_xlim(low[0], high[0])
-    axes.set_ylim(high[1], low[1])  # y grows downwards
     stretched = bool(high[0] - low[0] > ELONGATED * (high[1] - low[1]))
-    if not stretched:
-        axes.set_aspect("equal", adjustable="datalim")
+    axes.set_ylim(high[1], low[1])  # y grows downwards
+    if stretched:
+        axes.set_xlim(low[0], high[0])
+    else:
+        axes.set_aspect("equal", adjustable="datalim")  # with as much to the sides as there is room for
     return stretched
-
-
-def _distances(limits: tuple[float, float], origin: float) -> tuple[np.ndarray, list[str]]:
-    """Return ticks at round distances from the present position, and their labels."""
-    from matplotlib.ticker import MaxNLocator
-
-    low, high = sorted(limits)
-    locator = MaxNLocator(8, steps=[1, 2, 5, 10])
-    ticks = np.asarray(locator.tick_values(low - origin, high - origin))
-    ticks = ticks[(ticks >= low - origin) & (ticks <= high - origin)]
-    return ticks + origin, [f"{tick:g}" for tick in ticks]
 
 
 def _legend(axes: Axes, scene: Scene, names: tuple[str, str], ended: bool) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rql_lightning.reporting.figures import POLICY_COLOR, PRIOR_COLOR
 from rql_lightning.reporting.plan_paths import draw_components, draw_paths, relative_values, value_colors
-from rql_lightning.reporting.search_trees import TreeLayout, draw_tree, signed, tree_layout
+from rql_lightning.reporting.search_trees import TreeLayout, decimals, draw_tree, signed, tree_layout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +85,7 @@ def plan_figure(
     bar.set_label("$V_R$ above the mean of its depth", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     if title:
-        figure.suptitle(title, fontsize=11, x=0.01, ha="left", weight="bold")
+        figure.suptitle(title, fontsize=11, x=0.003, ha="left", weight="bold")
     return figure
 
 
@@ -100,11 +100,11 @@ def _described(plan: Plan, layout: TreeLayout) -> str:
     hidden = layout.tree_size - len(layout.nodes)
     rollouts = len(plan.parent) - layout.tree_size
     shown = (
-        f"all {layout.tree_size} nodes"
+        f"all {len(layout.nodes)} nodes"
         if hidden == 0
-        else f"the {len(layout.nodes)} most visited of {layout.tree_size} nodes"
+        else f"{len(layout.nodes)} of {layout.tree_size} nodes, by visits"
     )
-    others = f"; {rollouts} states were only passed by rollouts" if rollouts else ""
+    others = f"; {rollouts} states only passed by rollouts" if rollouts else ""
     return f"{shown}{others}. Area: visits $N$. $V$: value $V_R$. Red: below the chosen action."
 
 
@@ -144,7 +144,7 @@ def _draw_bars(axes: Axes, plan: Plan, labels: Sequence[str]) -> None:
 
 def _row_label(plan: Plan, index: int, name: str) -> str:
     mark = "▶ " if index == plan.chosen else ""
-    return f"{mark}{name}\n$Q_R$ {signed(plan.q_residual[index])}   $N$ {plan.visits[index]}"
+    return f"{mark}{name}\n$Q_R$ {signed(plan.q_residual[index], decimals(plan))}   $N$ {plan.visits[index]}"
 
 
 def shown_actions(plan: Plan, most: int) -> np.ndarray:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EDGE_COLOR, TEXT_COLOR, FAINT_COLOR = "#9aa0a6", "#1f1f1f", "#5f6368"
 LARGEST_MARKER = 190.0  # square points, of a node that all simulations passed
 SMALLEST_MARKER = 14.0
+MOST_STEPS = 9  # ahead, as much as there is room for
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class TreeLayout:
 
 
 def tree_layout(plan: Plan, most_rows: int = 20) -> TreeLayout:
-    """Choose the most visited nodes of a search tree and lay them out, with the root at the left.
+    """Choose the most visited nodes of a search tree within nine steps and lay them out, with the root at the left.
 
     Args:
         plan: Plan to draw.
@@ -82,8 +83,9 @@ def _most_visited(plan: Plan, children: dict[int, list[int]], most_rows: int) ->
             break
         inner.add(parent)
         shown.add(node)
-        for child in children[node]:
-            heapq.heappush(waiting, (-int(plan.visited[child]), child))
+        if plan.depth[node] < MOST_STEPS:
+            for child in children[node]:
+                heapq.heappush(waiting, (-int(plan.visited[child]), child))
     return shown
 
 
@@ -118,8 +120,8 @@ def draw_tree(
             name = labels[min(parent[0], 1)][int(plan.action[node])]
             _label(axes, plan, node, (column, row), name, chosen[node])
     _draw_nodes(axes, plan, layout, colors)
-    root = f"root\n$V$ {signed(plan.value[0])}"
-    axes.text(0.11, layout.row[0] - 0.62, root, ha="right", va="bottom", fontsize=7, linespacing=0.95)
+    root = f"root\n$V$ {signed(plan.value[0], decimals(plan))}"
+    axes.text(0.11, layout.row[0] - 0.62, root, ha="right", va="bottom", fontsize=7, linespacing=1.25)
     deepest = int(layout.column.max())
     axes.set_xlim(-0.08 * max(deepest, 3), max(deepest, 1) + 0.2)
     axes.set_ylim(layout.row.max() + 0.8, layout.row.min() - 0.9)
@@ -131,9 +133,16 @@ def draw_tree(
         axes.spines[side].set_visible(False)
 
 
-def signed(value: float) -> str:
-    """Return a number with three significant digits and a minus sign as wide as a plus."""
-    return f"{value + 0.0:#.3g}".replace("-", "−").removesuffix(".")
+def decimals(plan: Plan) -> int:
+    """Return how many decimals show the values of a plan."""
+    magnitudes = np.abs(np.concatenate([plan.value[plan.in_tree], plan.q_residual]))
+    largest = float(np.max(magnitudes, where=np.isfinite(magnitudes), initial=0.0))
+    return int(np.clip(1 - np.floor(np.log10(largest)), 2, 5)) if largest > 0 else 2
+
+
+def signed(value: float, places: int) -> str:
+    """Return a number with so many decimals, and a minus sign as wide as a plus."""
+    return f"{round(float(value), places) + 0.0:.{places}f}".replace("-", "−")
 
 
 def _below_choice(plan: Plan, place: dict[int, tuple[int, float]]) -> dict[int, bool]:
@@ -167,7 +176,7 @@ def _label(axes: Axes, plan: Plan, node: int, place: tuple[int, float], name: st
     weight = "bold" if chosen and plan.depth[node] == 1 else "normal"
     color = POLICY_COLOR if chosen else TEXT_COLOR
     axes.text(middle, place[1] - 0.1, name, fontsize=6.5, color=color, weight=weight, ha="left", va="bottom")
-    value = "terminated" if plan.terminated[node] else f"$V$ {signed(plan.value[node])}"
+    value = "terminated" if plan.terminated[node] else f"$V$ {signed(plan.value[node], decimals(plan))}"
     text = f"$N$ {plan.visited[node]}   {value}"
     axes.text(middle, place[1] + 0.1, text, fontsize=6, color=FAINT_COLOR, ha="left", va="top")
 
