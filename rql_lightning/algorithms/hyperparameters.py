@@ -44,7 +44,7 @@ def check_number(name: str, temperature: Temperature) -> None:
     Raises:
         ConfigurationError: If the value is ``auto``.
     """
-    expected = "a number: soft Q-learning has no automatic temperature"
+    expected = "a number: actor-critics alone have an automatic temperature"
     require(not isinstance(temperature, str), f"model.{name}", temperature, expected)
 
 
@@ -119,6 +119,7 @@ _RULES: dict[str, tuple[Any, str]] = {
     "simulations": (_count, "an integer >= 1"),
     "horizon": (_count, "an integer >= 1"),
     "epsilon": (_not_negative, "a finite number >= 0"),
+    "seed": (lambda value: isinstance(value, int) and value >= 0, "an integer >= 0"),
     "max_successors": (lambda value: isinstance(value, int) and value >= 0, "an integer >= 0"),
     "reuse": (lambda value: value in ("nothing", "states", "tree"), "'nothing', 'states' or 'tree'"),
     "variant": (lambda value: value in ("paper", "authors"), "'paper' or 'authors'"),

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from rql_lightning.algorithms.customization import CustomizesPrior
-from rql_lightning.algorithms.hyperparameters import check_hyperparameters
+from rql_lightning.algorithms.hyperparameters import check_hyperparameters, check_number
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError
 from rql_lightning.planning import CopyDynamics, Dynamics, Plan, Planner, Settings, SimulatorDynamics, has_simulator
 from rql_lightning.planning.candidates import candidate_actions
@@ -70,6 +70,7 @@ class ResidualMCTS(CustomizesPrior):
         seed: int = 0,
     ) -> None:
         check_hyperparameters(locals())
+        check_number("alpha_hat", alpha_hat)
         super().__init__()
         self._prior, self._dynamics = [prior], dynamics
         self.omega_prime, self.alpha_hat = float(self.weight_of(omega_prime, alpha_hat)), alpha_hat

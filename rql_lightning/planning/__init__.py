@@ -7,4 +7,14 @@ from rql_lightning.planning.plan import Plan
 from rql_lightning.planning.planner import Planner, Settings
 from rql_lightning.planning.simulator import SimulatorDynamics, has_simulator
 
-__all__ = ["CopyDynamics", "Dynamics", "Plan", "Planner", "Settings", "SimulatorDynamics", "TabularDynamics", "Transition", "has_simulator"]
+__all__ = [
+    "CopyDynamics",
+    "Dynamics",
+    "Plan",
+    "Planner",
+    "Settings",
+    "SimulatorDynamics",
+    "TabularDynamics",
+    "Transition",
+    "has_simulator",
+]

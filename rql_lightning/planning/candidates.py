@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -72,7 +72,12 @@ def candidate_actions(
     """
     if isinstance(prior.action_space, gym.spaces.Discrete):
         for name, value in (("grid", grid), ("samples", samples)):
-            require(value is None, f"model.{name}", value, f"null: {prior.action_space} is discrete, and all actions are searched")
+            require(
+                value is None,
+                f"model.{name}",
+                value,
+                f"null: {prior.action_space} is discrete, and all actions are searched",
+            )
         return DiscreteActions(prior, omega_prime)
     expected = f"exactly one of grid and samples, as {prior.action_space} is continuous and trees need finitely many"
     require((grid is None) != (samples is None), "model.grid, model.samples", (grid, samples), expected)
@@ -91,8 +96,8 @@ class DiscreteActions:
 
     def __init__(self, prior: Prior, omega_prime: float) -> None:
         self.prior, self.omega_prime = prior, omega_prime
-        self.fixed: np.ndarray | None = np.arange(int(prior.action_space.n))  # type: ignore[attr-defined]
-        self.count = len(self.fixed)  # type: ignore[arg-type]
+        self.fixed: np.ndarray | None = np.arange(int(prior.action_space.n))
+        self.count = len(self.fixed)
         self.network = compiled_network(prior)
 
     @torch.inference_mode()
@@ -118,7 +123,12 @@ class GridActions:
     def __init__(self, prior: Prior, omega_prime: float, cells: int) -> None:
         size = _size(prior)
         require(isinstance(cells, int) and cells >= 2, "model.grid", cells, "an integer >= 2")
-        require(cells**size <= MOST_CANDIDATES, "model.grid", cells, f"at most {MOST_CANDIDATES} actions, not {cells}^{size}")
+        require(
+            cells**size <= MOST_CANDIDATES,
+            "model.grid",
+            cells,
+            f"at most {MOST_CANDIDATES} actions, not {cells}^{size}",
+        )
         axis = (np.arange(cells) + 0.5) / cells * 2 - 1
         unit = np.stack(np.meshgrid(*[axis] * size, indexing="ij"), axis=-1).reshape(-1, size)
         self.prior, self.omega_prime = prior, omega_prime
@@ -152,8 +162,11 @@ class SampledActions:
     def __init__(self, prior: Prior, omega_prime: float, alpha_hat: float, count: int) -> None:
         in_range = isinstance(count, int) and 2 <= count <= MOST_CANDIDATES
         require(in_range, "model.samples", count, f"an integer in [2, {MOST_CANDIDATES}]")
-        require(prior.can_act and prior.family.explorable, "model.samples", count, "null for a prior that cannot be sampled")
-        self.prior, self.count, self.fixed = prior, count, None
+        require(
+            prior.can_act and prior.family.explorable, "model.samples", count, "null for a prior that cannot be sampled"
+        )
+        self.prior, self.count = prior, count
+        self.fixed: np.ndarray | None = None
         self.alpha_hat, self.excess = alpha_hat, omega_prime - alpha_hat
         self._size = _size(prior)
 

@@ -64,7 +64,9 @@ def _prior(nodes: Nodes, node: int, network: Network, omega_prime: float, observ
     """Write the prior's log-probabilities at a node."""
     log_probabilities(network, observation, nodes.log_prior[node])
     for action in range(nodes.log_prior.shape[1]):
-        nodes.weighted_log_prior[node, action] = 0.0 if omega_prime == 0 else omega_prime * nodes.log_prior[node, action]
+        nodes.weighted_log_prior[node, action] = (
+            0.0 if omega_prime == 0 else omega_prime * nodes.log_prior[node, action]
+        )
 
 
 def _search_highway(
@@ -90,7 +92,8 @@ def _search_highway(
                 break
             parent, new = roots.node[r], size
             size += 1
-            vehicles[new] = vehicles[parent]
+            for index in range(vehicles.shape[1]):
+                vehicles[new, index] = vehicles[parent, index]
             highway.step_one(vehicles[new], roots.action[r], scene, target_speeds)
             times[new], steps[new] = times[parent] + scene.step_seconds, steps[parent] + 1
             highway.report_one(vehicles[new], scene, see_behind, observations[new], terms)

@@ -116,21 +116,33 @@ class Rules(NamedTuple):
 
 
 # -- the equations ---------------------------------------------------------------------------------------------------
+# Written as loops over numbers: array expressions take Numba ten times as long to compile.
 
 
 @njit
-def exploration_rate(visits: int, actions: int, epsilon: float) -> float:
-    """Return λ_s = ε |A| / log(N + 1), at most 1, in a state with N = Σ_a N(s, a) visits (Xiao et al. 2019)."""
+def exploration_rate(visits: np.ndarray, epsilon: float) -> float:
+    """Return λ_s = ε |A| / log(Σ_a N(s, a) + 1), at most 1, from N ``[A]`` (Xiao et al. 2019)."""
+    total = 0
+    for count in visits:
+        total += count
     if epsilon == 0.0:
         return 0.0
-    return 1.0 if visits == 0 else min(1.0, epsilon * actions / math.log(visits + 1.0))
+    return 1.0 if total == 0 else min(1.0, epsilon * len(visits) / math.log(total + 1.0))
 
 
 @njit
-def boltzmann(values: np.ndarray, temperature: float) -> np.ndarray:
-    """Return softmax(values / temperature), ``[A]``; values may be −∞, but not all of them."""
-    weights = np.exp((values - values.max()) / temperature)
-    return weights / weights.sum()
+def boltzmann(q_residual: np.ndarray, weighted_log_prior: np.ndarray, alpha_hat: float) -> np.ndarray:
+    """Return π̂ = softmax((Q_R + ω′ log π) / α̂) (Eq. 6), ``[A]``; ω′ log π may be −∞, but not everywhere."""
+    result, highest, total = np.empty(len(q_residual)), -math.inf, 0.0
+    for a in range(len(result)):
+        result[a] = q_residual[a] + weighted_log_prior[a]
+        highest = max(highest, result[a])
+    for a in range(len(result)):
+        result[a] = math.exp((result[a] - highest) / alpha_hat)
+        total += result[a]
+    for a in range(len(result)):
+        result[a] /= total
+    return result
 
 
 @njit
@@ -146,16 +158,21 @@ def tree_policy(
         alpha_hat: Temperature α̂.
         epsilon: ε of :func:`exploration_rate`.
     """
-    rate = exploration_rate(visits.sum(), len(visits), epsilon)
-    return (1.0 - rate) * boltzmann(q_residual + weighted_log_prior, alpha_hat) + rate / len(visits)
+    policy, rate = boltzmann(q_residual, weighted_log_prior, alpha_hat), exploration_rate(visits, epsilon)
+    for a in range(len(policy)):
+        policy[a] = (1.0 - rate) * policy[a] + rate / len(policy)
+    return policy
 
 
 @njit
 def residual_value(q_residual: np.ndarray, weighted_log_prior: np.ndarray, alpha_hat: float) -> float:
-    """Return V_R(s) = α̂ log Σ_a exp((Q_R(s, a) + ω′ log π(a|s)) / α̂), as in Eq. 14."""
-    combined = q_residual + weighted_log_prior
-    highest = combined.max()
-    return highest + alpha_hat * math.log(np.exp((combined - highest) / alpha_hat).sum())
+    """Return V_R(s) = α̂ log Σ_a exp((Q_R(s, a) + ω′ log π(a|s)) / α̂), as in Eq. 14, from ``[A]`` each."""
+    highest, total = -math.inf, 0.0
+    for a in range(len(q_residual)):
+        highest = max(highest, q_residual[a] + weighted_log_prior[a])
+    for a in range(len(q_residual)):
+        total += math.exp((q_residual[a] + weighted_log_prior[a] - highest) / alpha_hat)
+    return highest + alpha_hat * math.log(total)
 
 
 @njit
@@ -168,14 +185,23 @@ def residual_backup(reward: np.ndarray, value: np.ndarray, times_sampled: np.nda
         times_sampled: How often the model returned each, ``[k]``.
         gamma: Discount γ.
     """
-    return (times_sampled * (reward + gamma * value)).sum() / times_sampled.sum()
+    total, times = 0.0, 0.0
+    for k in range(len(reward)):
+        total += times_sampled[k] * (reward[k] + gamma * value[k])
+        times += times_sampled[k]
+    return total / times
 
 
 @njit
-def authors_value(q_residual: np.ndarray, weighted_log_prior: np.ndarray, visits: np.ndarray, alpha_hat: float) -> float:
+def authors_value(
+    q_residual: np.ndarray, weighted_log_prior: np.ndarray, visits: np.ndarray, alpha_hat: float
+) -> float:
     """Return the value in a backup of the authors' code, where Q_R + ω′ log π is 0 for actions without visits."""
-    combined = np.where(visits > 0, q_residual + weighted_log_prior, 0.0)
-    return residual_value(combined, np.zeros(len(combined)), alpha_hat)
+    counted, nothing = np.zeros(len(visits)), np.zeros(len(visits))
+    for a in range(len(visits)):
+        if visits[a] > 0:
+            counted[a] = q_residual[a] + weighted_log_prior[a]
+    return residual_value(counted, nothing, alpha_hat)
 
 
 # -- the search ------------------------------------------------------------------------------------------------------
@@ -229,13 +255,17 @@ def _known_successor(nodes: Nodes, roots: Roots, rules: Rules, r: int) -> int:
 @njit
 def _choose(nodes: Nodes, roots: Roots, rules: Rules, r: int) -> int:
     """Choose root r's next action; return the stored successor, or ``NONE`` where the model is to be asked."""
-    node = roots.node[r]
-    if roots.phase[r] == ROLL_OUT:
-        roots.action[r] = draw(np.exp(nodes.log_prior[node]), next_uniform(roots.random, r))
-        return nodes.children[node, roots.action[r]] if rules.deterministic else NONE
-    prior = np.zeros(len(nodes.visits[node])) if rules.authors else nodes.weighted_log_prior[node]
-    policy = tree_policy(nodes.q_residual[node], prior, nodes.visits[node], rules.alpha_hat, rules.epsilon)
+    node, rolling = roots.node[r], roots.phase[r] == ROLL_OUT
+    if rolling:
+        policy = np.empty(nodes.visits.shape[1])
+        for a in range(len(policy)):
+            policy[a] = math.exp(nodes.log_prior[node, a])
+    else:
+        prior = np.zeros(nodes.visits.shape[1]) if rules.authors else nodes.weighted_log_prior[node]
+        policy = tree_policy(nodes.q_residual[node], prior, nodes.visits[node], rules.alpha_hat, rules.epsilon)
     roots.action[r] = draw(policy, next_uniform(roots.random, r))
+    if rolling:
+        return nodes.children[node, roots.action[r]] if rules.deterministic else NONE
     roots.path_nodes[r, roots.depth[r]], roots.path_actions[r, roots.depth[r]] = node, roots.action[r]
     return _known_successor(nodes, roots, rules, r)
 
@@ -256,11 +286,11 @@ def _back_up(nodes: Nodes, roots: Roots, rules: Rules, r: int) -> None:
             successor = nodes.sibling[successor]
         nodes.q_residual[node, action] = residual_backup(reward, value, times, rules.gamma)
         nodes.visits[node, action] += 1
-        state = (nodes.q_residual[node], nodes.weighted_log_prior[node])
+        q_residual, prior = nodes.q_residual[node], nodes.weighted_log_prior[node]
         if rules.authors:
-            nodes.value[node] = authors_value(*state, nodes.visits[node], rules.alpha_hat)
+            nodes.value[node] = authors_value(q_residual, prior, nodes.visits[node], rules.alpha_hat)
         else:
-            nodes.value[node] = residual_value(*state, rules.alpha_hat)
+            nodes.value[node] = residual_value(q_residual, prior, rules.alpha_hat)
 
 
 @njit
@@ -284,7 +314,7 @@ def _arrive(nodes: Nodes, roots: Roots, rules: Rules, r: int) -> bool:
     return not ends
 
 
-@njit
+@entry_point
 def advance_one(nodes: Nodes, roots: Roots, rules: Rules, r: int) -> bool:
     """Run root r's simulations; return whether it waits for a transition."""
     while True:
@@ -309,13 +339,15 @@ def _same_successor(nodes: Nodes, head: int, observations: np.ndarray, new: int)
     node = head
     while node != NONE:
         alike = nodes.reward[node] == nodes.reward[new] and nodes.terminated[node] == nodes.terminated[new]
-        if alike and (observations[node] == observations[new]).all():
+        for column in range(observations.shape[1]):
+            alike = alike and observations[node, column] == observations[new, column]
+        if alike:
             return node
         node = nodes.sibling[node]
     return NONE
 
 
-@njit
+@entry_point
 def link(nodes: Nodes, roots: Roots, rules: Rules, r: int, node: int, observations: np.ndarray) -> None:
     """Enter the transition that root r waits for, whose successor, reward and end are already written at a node."""
     if roots.phase[r] == IN_TREE or rules.deterministic:

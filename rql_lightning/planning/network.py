@@ -54,8 +54,10 @@ def compiled_network(policy: Policy) -> Network | None:
     encoder = policy.encoder
     if encoder.goal_scales:
         return None
-    embedding = module.embedding[0] if isinstance(module, RowNetwork) else nn.Sequential()
-    head = module.head if isinstance(module, RowNetwork) else module
+    embedding, head = nn.Sequential(), module
+    if isinstance(module, RowNetwork):
+        embedding, head = module.embedding[0], module.head  # type: ignore[assignment]
+    assert isinstance(head, nn.Sequential)
     layers = [layer for part in (embedding, head) for layer in part if isinstance(layer, nn.Linear)]
     arrays = [array for layer in layers for array in (layer.weight.detach().T, layer.bias.detach())]
     return Network(
@@ -77,14 +79,15 @@ def _widths(part: nn.Sequential) -> np.ndarray:
 @njit(fastmath=True)
 def _linear(weights: np.ndarray, start: int, x: np.ndarray, outputs: int, relu: bool) -> np.ndarray:
     """Return a linear layer, whose weights start at an index, of ``x [in]``; zeros, which ReLUs make, cost nothing."""
-    first = start + len(x) * outputs
-    result = weights[first : first + outputs].copy()
+    result, bias = np.empty(outputs, dtype=np.float32), start + len(x) * outputs
+    for j in range(outputs):
+        result[j] = weights[bias + j]
     for i in range(len(x)):
         value = x[i]
         if value != 0.0:
-            row = weights[start + i * outputs : start + (i + 1) * outputs]
+            row = start + i * outputs
             for j in range(outputs):
-                result[j] += value * row[j]
+                result[j] += value * weights[row + j]
     if relu:
         for j in range(outputs):
             result[j] = max(result[j], np.float32(0.0))
@@ -104,13 +107,14 @@ def _layers(weights: np.ndarray, start: int, widths: np.ndarray, x: np.ndarray, 
 @njit
 def _pooled(network: Network, x: np.ndarray) -> np.ndarray:
     """Return the first row of an observation with the mean and the maximum of the embeddings of the others."""
-    width = len(x) // network.rows
-    last = network.embedding[-1]
+    width, last = len(x) // network.rows, network.embedding[-1]
     pair = np.empty(2 * width, dtype=np.float32)
     pooled = np.zeros(width + 2 * last, dtype=np.float32)
-    pair[:width], pooled[:width] = x[:width], x[:width]
+    for column in range(width):
+        pair[column] = pooled[column] = x[column]
     for row in range(1, network.rows):
-        pair[width:] = x[row * width : (row + 1) * width]
+        for column in range(width):
+            pair[width + column] = x[row * width + column]
         embedded = _layers(network.weights, 0, network.embedding, pair, True)
         for j in range(last):
             pooled[width + j] += embedded[j] / np.float32(network.rows - 1)
@@ -118,21 +122,26 @@ def _pooled(network: Network, x: np.ndarray) -> np.ndarray:
     return pooled
 
 
-@njit
+@entry_point
 def log_probabilities(network: Network, observation: np.ndarray, result: np.ndarray) -> None:
     """Write the log-probabilities of all actions ``[A]`` at a flat observation ``[D]``."""
-    x = (observation.astype(np.float32) - network.middle) / network.half_width
+    x = np.empty(len(observation), dtype=np.float32)
+    for column in range(len(x)):
+        x[column] = (np.float32(observation[column]) - network.middle[column]) / network.half_width[column]
     start = 0
     if network.rows > 0:
         x = _pooled(network, x)
         for layer in range(len(network.embedding) - 1):
             start += (network.embedding[layer] + 1) * network.embedding[layer + 1]
     outputs = _layers(network.weights, start, network.head, x, False)
-    total, highest = 0.0, outputs.max()
+    total, highest = 0.0, -math.inf
     for j in range(len(result)):
-        result[j] = (float(outputs[j]) - float(highest)) / network.temperature
+        highest = max(highest, float(outputs[j]))
+    for j in range(len(result)):
+        result[j] = (float(outputs[j]) - highest) / network.temperature
         total += math.exp(result[j])
-    result -= math.log(total)
+    for j in range(len(result)):
+        result[j] -= math.log(total)
 
 
 def _all_log_probabilities(network: Network, observations: np.ndarray, results: np.ndarray) -> None:

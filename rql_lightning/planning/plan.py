@@ -67,11 +67,10 @@ def extract_plan(tree: Tree, root: int, actions: np.ndarray, alpha_hat: float, c
     through = nodes.visits[order[parent], action]
     shares = nodes.times_sampled[order] / np.maximum(_siblings(parent, action, nodes.times_sampled[order]), 1)
     visited = np.where(parent == NONE, nodes.visits[root].sum(), np.round(through * shares)).astype(np.int64)
-    combined = nodes.q_residual[root] + nodes.weighted_log_prior[root]
     return Plan(
         actions=actions,
         prior=np.exp(nodes.log_prior[root]),
-        policy=boltzmann(combined, alpha_hat),
+        policy=boltzmann(nodes.q_residual[root], nodes.weighted_log_prior[root], alpha_hat),
         q_residual=nodes.q_residual[root].copy(),
         visits=nodes.visits[root].copy(),
         chosen=chosen,

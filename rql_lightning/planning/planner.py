@@ -95,11 +95,11 @@ class Planner:
         start = time.perf_counter()
         with _random_numbers_kept():
             tree = self._search(observation, state)
-        combined = self._combined(tree)
-        self._chosen = combined.argmax(axis=1)
-        divergence = [self._divergence(tree, combined, row) for row in range(len(combined))]
-        action = self._actions(tree, tree.roots.root)[np.arange(len(combined)), self._chosen]
-        self.decision_seconds += [(time.perf_counter() - start) / len(combined)] * len(combined)
+        root, count = tree.roots.root, len(observation)
+        self._chosen = (tree.nodes.q_residual[root] + tree.nodes.weighted_log_prior[root]).argmax(axis=1)
+        action = self._actions(tree, root)[np.arange(count), self._chosen]
+        divergence = [self._divergence(tree, node) for node in root]
+        self.decision_seconds += [(time.perf_counter() - start) / count] * count
         return Decision(action, np.array(divergence))
 
     def statistics(self) -> dict[str, float | int]:
@@ -125,16 +125,12 @@ class Planner:
 
     # -- the search --------------------------------------------------------------------------------------------------
 
-    def _combined(self, tree: Tree) -> np.ndarray:
-        root = tree.roots.root
-        return tree.nodes.q_residual[root] + tree.nodes.weighted_log_prior[root]
-
-    def _divergence(self, tree: Tree, combined: np.ndarray, row: int) -> float:
+    def _divergence(self, tree: Tree, root: int) -> float:
         """Return KL(π̂ ‖ π) at a root in nats."""
-        policy = boltzmann(combined[row], self.settings.alpha_hat)
-        log_prior = tree.nodes.log_prior[tree.roots.root[row]]
+        nodes = tree.nodes
+        policy = boltzmann(nodes.q_residual[root], nodes.weighted_log_prior[root], self.settings.alpha_hat)
         taken = policy > 0
-        return float((policy[taken] * (np.log(policy[taken]) - log_prior[taken])).sum())
+        return float((policy[taken] * (np.log(policy[taken]) - nodes.log_prior[root][taken])).sum())
 
     def _actions(self, tree: Tree, ids: np.ndarray) -> np.ndarray:
         """Return the candidate actions of nodes ``[k]``, ``[k, A, *action_shape]``."""
@@ -198,7 +194,8 @@ class Planner:
         """Ask the model for the transitions that some roots wait for; return the nodes that the successors are at."""
         roots = tree.roots
         node, index = roots.node[waiting], roots.action[waiting]
-        states, action = tree.states_of(node), self._actions(tree, node)[np.arange(len(node)), index]
+        states: State = tree.states_of(node)
+        action = self._actions(tree, node)[np.arange(len(node)), index]
         if self.dynamics.deterministic:
             new = tree.reserve(len(waiting))
         else:

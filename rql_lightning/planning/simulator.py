@@ -39,14 +39,13 @@ class SimulatorDynamics(Dynamics):
         Raises:
             EnvironmentContractError: If the environment has no compiled simulator.
         """
-        if not isinstance(env, VectorEnv):
-            env = compiled_form(env)
-        if not isinstance(env.unwrapped, CompiledVectorEnv):
+        form = env if isinstance(env, VectorEnv) else compiled_form(env)
+        if not isinstance(form.unwrapped, CompiledVectorEnv):
             raise EnvironmentContractError(
                 f"dynamics: found SimulatorDynamics for {described(env)}, expected an environment with a compiled "
                 "simulator, such as rql_lightning/Highway-v0; CopyDynamics plans on copies of any environment"
             )
-        self.simulator, task = env.unwrapped, env.customization
+        self.simulator, task = form.unwrapped, form.customization
         if add_on_reward is None:
             self.reward = AddOnReward(task.add_on_reward, task.vectorized, task.read_only)
         else:

@@ -35,7 +35,7 @@ def test_the_tree_policy_at_another_temperature_by_hand():
     [(0, 0.1, 1.0), (0, 0.0, 0.0), (1, 0.1, 0.5 / math.log(2)), (149, 0.1, 0.5 / math.log(150)), (1, 1.0, 1.0)],
 )
 def test_the_rate_of_exploration(visits, epsilon, expected):
-    assert mcts.exploration_rate(visits, 5, epsilon) == pytest.approx(expected)
+    assert mcts.exploration_rate(np.array([visits, 0, 0, 0, 0]), epsilon) == pytest.approx(expected)
 
 
 def test_the_backup_by_hand():

@@ -178,7 +178,7 @@ def test_states_must_be_as_many_as_observations():
 
 def test_a_plan_shows_the_tree():
     planner = planner_of(chain(), np.full((5, 2), 0.5), 1.0, simulations=30, horizon=3)
-    decision, nodes, (root,) = decided(planner, [0])
+    decision, *_ = decided(planner, [0])
     plan = planner.plan()
     assert plan.chosen == decision.action[0] and plan.visits.sum() == 30 == plan.visited[0]
     assert plan.policy.sum() == pytest.approx(1.0) and plan.prior == pytest.approx([0.5, 0.5])

@@ -116,7 +116,7 @@ def _collide(vehicles: np.ndarray, dt: float, a: np.ndarray, b: np.ndarray) -> N
                 vehicle.crashed, other.crashed = 1.0, 1.0
 
 
-@njit
+@entry_point
 def step_one(vehicles: np.ndarray, action: int, scene: Scene, target_speeds: np.ndarray) -> None:
     """One policy step: the meta-action, then sub-steps in which vehicles decide in turn and move together."""
     count, road = len(vehicles), Road(scene.lanes, scene.speed_limit, scene.dt)
@@ -180,10 +180,11 @@ def _reward_one(ego: np.record, scene: Scene, rewards: np.ndarray) -> None:
     rewards[3] = 1.0 if is_on_lane(ego.x, ego.y, ego.lane, 0.0) else 0.0
 
 
-@njit
+@entry_point
 def report_one(
     vehicles: np.ndarray, scene: Scene, see_behind: bool, observation: np.ndarray, rewards: np.ndarray
 ) -> None:
+    """Write the observation and the terms of the reward of one environment."""
     _observe_one(vehicles, scene.lanes, see_behind, observation)
     _reward_one(vehicles[0], scene, rewards)
 

@@ -1,0 +1,220 @@
+"""ResidualMCTS in Python: live environments, continuous actions, compiled search, bad input."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from test_planning_dynamics import Noisy, rightwards
+
+from rql_lightning.algorithms import ResidualMCTS
+from rql_lightning.envs import make_vector_env
+from rql_lightning.errors import ConfigurationError, EnvironmentContractError, SpaceMismatchError
+from rql_lightning.planning import CopyDynamics, SimulatorDynamics
+from rql_lightning.priors import CheckpointPrior, FunctionPrior
+
+HIGHWAY = "rql_lightning/Highway-v0"
+
+
+def uniform(observation, action):
+    return torch.full((len(action),), float(np.log(0.5)))
+
+
+def test_a_live_environment_is_decided_for_and_not_changed():
+    env = gym.make("CartPole-v1")
+    observation, _ = env.reset(seed=0)
+    planner = ResidualMCTS(FunctionPrior(uniform), simulations=40, horizon=8, alpha_hat=0.05, add_on_reward=rightwards)
+    before = env.unwrapped.np_random.bit_generator.state
+    action = planner.act(observation, env)
+    assert env.action_space.contains(action) and env.unwrapped.np_random.bit_generator.state == before
+    assert tuple(env.unwrapped.state) == pytest.approx(observation)
+    assert planner.act(observation, env) == action  # the same state, the same decision
+    assert planner.plan().visits.sum() == 40
+
+
+def test_global_random_numbers_are_left_alone():
+    env = Noisy()
+    observation, _ = env.reset(seed=0)
+    planner = ResidualMCTS(FunctionPrior(uniform), simulations=5, horizon=2, add_on_reward=rightwards)
+    states = [(np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())]
+    planner.act(observation, env)
+    states.append((np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()))
+    assert states[0] == states[1]
+
+
+def test_stochastic_copies_do_not_foresee():
+    # The reward is the next random number, whatever the action: foreseeing copies believe in one, seeds in the mean.
+    env, values = Noisy(), {}
+    observation, _ = env.reset(seed=0)
+    for stochastic in (False, True):
+        model = CopyDynamics(stochastic=stochastic)
+        planner = ResidualMCTS(
+            FunctionPrior(uniform), 400, horizon=1, dynamics=model, add_on_reward=rightwards, max_successors=0
+        )
+        planner.act(observation, env)
+        values[stochastic] = planner.plan().q_residual
+    foreseen = env.step(0)[0][0]
+    assert values[False] == pytest.approx([foreseen, foreseen])
+    assert np.abs(values[True]).max() < 0.3 and abs(foreseen) > 0.1
+
+
+def test_several_environments_at_once_are_decided_as_alone():
+    env = make_vector_env(HIGHWAY, 3, "add_on")
+    observation, _ = env.reset(seed=[1, 2, 3])
+    prior = CheckpointPrior("pretrained:highway-rl")
+    actions = ResidualMCTS(prior, gamma=0.8).act(observation, env)
+    for row, seed in enumerate((1, 2, 3)):
+        single = make_vector_env(HIGHWAY, 1, "add_on")
+        observation, _ = single.reset(seed=[seed])
+        assert ResidualMCTS(prior, gamma=0.8).act(observation, single)[0] == actions[row]
+
+
+@pytest.mark.parametrize("name", ["rl", "il"])
+@pytest.mark.parametrize("variant", ["paper", "authors"])
+def test_the_compiled_search_is_the_other_bit_for_bit(name, variant, monkeypatch):
+    env = make_vector_env(HIGHWAY, 3, "add_on")
+    found = []
+    for compiled in (True, False):
+        if not compiled:
+            monkeypatch.setattr("rql_lightning.planning.planner.compiled_search", lambda *_: None)
+        planner = ResidualMCTS(CheckpointPrior(f"pretrained:highway-{name}"), 60, gamma=0.8, variant=variant)
+        observation, _ = env.reset(seed=[11, 12, 13])
+        for _ in range(4):
+            action = planner.act(observation, env)
+            observation, *_ = env.step(action)
+        assert (planner.planner._compiled is not None) == compiled
+        plans = [planner.plan(row) for row in range(3)]
+        numbers = [(plan.q_residual.tolist(), plan.value.tolist(), plan.visited.tolist()) for plan in plans]
+        vehicles = [plan.state["vehicles"].tolist() for plan in plans]
+        found.append((action.tolist(), numbers, vehicles))
+    assert found[0] == found[1]
+
+
+def test_another_add_on_reward_is_searched_with_the_model_of_the_task():
+    env = make_vector_env(HIGHWAY, 1, "add_on")
+    observation, _ = env.reset(seed=[1])
+
+    def leftmost(observation, action, next_observation, info):
+        return -10.0 * float(info["rewards"]["right_lane_reward"])
+
+    planner = ResidualMCTS(CheckpointPrior("pretrained:highway-rl"), gamma=0.8, add_on_reward=leftmost)
+    for _ in range(4):
+        observation, *_, info = env.step(planner.act(observation, env))
+    assert planner.planner._compiled is None and info["rewards"]["right_lane_reward"][0] == 0.0
+
+
+def gaussian(observation, action):
+    return torch.distributions.Normal(0.5, 0.3).log_prob(action).sum(-1)
+
+
+class Line(gym.Env):
+    """The state moves by the action."""
+
+    observation_space, action_space = gym.spaces.Box(-9, 9, (1,)), gym.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = np.zeros(1, np.float32)
+        return self.x.copy(), {}
+
+    def step(self, action):
+        self.x = self.x + action
+        return self.x.astype(np.float32), 0.0, False, False, {}
+
+
+def test_continuous_actions_on_a_grid():
+    env = Line()
+    observation, _ = env.reset(seed=0)
+    settings = {"horizon": 2, "simulations": 400, "add_on_reward": rightwards, "grid": 5}
+    # Without the prior, the rightmost cell is best; with a heavy one, that with the highest density, 0.4.
+    free = ResidualMCTS(FunctionPrior(gaussian), omega_prime=0.0, alpha_hat=0.05, **settings)
+    assert free.act(observation, env) == pytest.approx([0.8])
+    bound = ResidualMCTS(FunctionPrior(gaussian), omega_prime=100.0, alpha_hat=100.0, **settings)
+    assert bound.act(observation, env) == pytest.approx([0.4])
+    assert bound.plan().actions.ravel() == pytest.approx([-0.8, -0.4, 0.0, 0.4, 0.8])
+    density = np.exp(-0.5 * ((bound.plan().actions.ravel() - 0.5) / 0.3) ** 2)
+    assert bound.plan().prior == pytest.approx(density / density.sum(), abs=1e-6)
+
+
+def test_continuous_actions_sampled_from_the_prior():
+    prior = CheckpointPrior("pretrained:mountain-car-rl")
+    env = gym.make("rql_lightning/MountainCarContinuous-v0")
+    observation, _ = env.reset(seed=0)
+    planner = ResidualMCTS(prior, 30, horizon=3, omega_prime=0.1, alpha_hat=0.1, samples=8)
+    action = planner.act(observation, env)
+    plan = planner.plan()
+    assert env.action_space.contains(action) and action in plan.actions and len(plan.actions) == 8
+    assert plan.prior == pytest.approx(np.full(8, 1 / 8)) and len(np.unique(plan.actions)) == 8
+    assert (planner.act(observation, env) == action).all()
+    # ω′ ≠ α̂ leaves (ω′ − α̂) log π in the exponent.
+    other = ResidualMCTS(prior, 30, horizon=3, omega_prime=0.3, alpha_hat=0.1, samples=8)
+    other.act(observation, env)
+    tree = other.planner._tree
+    root = tree.roots.root[0]
+    log_prob = prior.log_prob(np.repeat(observation[np.newaxis], 8, axis=0), other.plan().actions)
+    excess = tree.nodes.weighted_log_prior[root] - 0.1 * np.log(1 / 8)
+    assert excess == pytest.approx(0.2 * log_prob, abs=1e-3)  # actions in [−1, 1] are the environment's units here
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"simulations": 0}, "model.simulations: found 0, expected an integer >= 1"),
+        ({"horizon": 0}, "model.horizon: found 0"),
+        ({"horizon": 2.5}, "model.horizon: found 2.5"),
+        ({"epsilon": -0.1}, "model.epsilon: found -0.1"),
+        ({"gamma": 1.5}, "model.gamma: found 1.5"),
+        ({"alpha_hat": 0.0}, "model.alpha_hat: found 0.0"),
+        ({"omega_prime": -1.0}, "model.omega_prime: found -1.0"),
+        ({"reuse": "all"}, "model.reuse: found 'all'"),
+        ({"variant": "theirs"}, "model.variant: found 'theirs'"),
+        ({"max_successors": -1}, "model.max_successors: found -1"),
+        ({"seed": -1}, "model.seed: found -1"),
+        ({"alpha_hat": "auto"}, "model.alpha_hat: found 'auto'"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        ResidualMCTS(FunctionPrior(uniform), **settings)
+
+
+def test_bad_combinations():
+    discrete, line = gym.make("CartPole-v1"), Line()
+    seen = {"add_on_reward": rightwards}
+    with pytest.raises(ConfigurationError, match=r"model.grid: found 3, expected null.*discrete"):
+        ResidualMCTS(FunctionPrior(uniform), grid=3, **seen).act(discrete.reset()[0], discrete)
+    for settings in ({}, {"grid": 3, "samples": 3}):
+        with pytest.raises(ConfigurationError, match=r"model.grid, model.samples: found .*, expected exactly one"):
+            ResidualMCTS(FunctionPrior(gaussian), **settings, **seen).act(line.reset()[0], line)
+    for settings, message in (
+        ({"grid": 1}, "model.grid: found 1, expected an integer >= 2"),
+        ({"grid": 5000}, "model.grid: found 5000, expected at most 1024 actions"),
+        ({"samples": 1}, "model.samples: found 1, expected an integer in"),
+        ({"samples": 4}, "model.samples: found 4, expected null for a prior that cannot be sampled"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            ResidualMCTS(FunctionPrior(gaussian), **settings, **seen).act(line.reset()[0], line)
+    with pytest.raises(SpaceMismatchError, match=r"pretrained:highway-rl, observation space: found"):
+        ResidualMCTS(CheckpointPrior("pretrained:highway-rl")).act(discrete.reset()[0], discrete)
+
+
+def test_as_many_observations_as_environments():
+    env = make_vector_env(HIGHWAY, 2, "add_on")
+    observation, _ = env.reset(seed=[1, 2])
+    planner = ResidualMCTS(CheckpointPrior("pretrained:highway-rl"), 2, gamma=0.8)
+    with pytest.raises(EnvironmentContractError, match=r"state: found 2 rows of .*, expected 3, one per observation"):
+        planner.act(np.concatenate([observation, observation[:1]]), env)
+
+
+def test_a_plan_before_a_decision():
+    with pytest.raises(EnvironmentContractError, match="found no decision"):
+        ResidualMCTS(FunctionPrior(uniform)).plan()
+
+
+def test_the_default_model_is_the_simulator_where_there_is_one():
+    env = gym.make(HIGHWAY)
+    observation, _ = env.reset(seed=0)
+    planner = ResidualMCTS(CheckpointPrior("pretrained:highway-rl"), 5, gamma=0.8)
+    planner.act(observation, env)
+    assert isinstance(planner.planner.dynamics, SimulatorDynamics)
