@@ -66,6 +66,7 @@ bench: setup  ## against Stable-Baselines3 and highway-env, some twenty minutes
 	$(BIN)/python benchmarks/cartpole.py
 	$(BIN)/python benchmarks/simulators.py
 	$(BIN)/python benchmarks/sac.py
+	$(BIN)/python benchmarks/mcts.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

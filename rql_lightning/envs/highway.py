@@ -24,6 +24,7 @@ LANE_WIDTH = 4.0  # metres
 LENGTH, WIDTH = 5.0, 2.0  # metres, of every vehicle
 VIEW = 500.0  # metres of road before and behind the ego vehicle on the map
 ACTIONS = ("LANE_LEFT", "IDLE", "LANE_RIGHT", "FASTER", "SLOWER")  # highway-env's DiscreteMetaAction
+RIGHT_LANE_REWARD, CRASH_PENALTY = 0.5, 5.0
 
 
 def highway_config(
@@ -36,7 +37,7 @@ def highway_config(
     vehicles_density: float = 1,
     high_speed_reward: float = 0.4,
     collision_reward: float = -0.5,
-    right_lane_reward: float = 0.5,
+    right_lane_reward: float = RIGHT_LANE_REWARD,
     reward_speed_range: Sequence[float] = (20, 30),
     config: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -87,6 +88,15 @@ def basic_reward(
 def add_on_reward(observation: Any, action: Any, next_observation: Any, info: dict[str, Any], right_lane: float) -> Any:
     """Return right_lane · lane / (lanes − 1), with the target lane's index from the left, and 0 off the road."""
     return right_lane * info["rewards"]["right_lane_reward"] * info["rewards"]["on_road_reward"]
+
+
+def careful_add_on_reward(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> Any:
+    """Return the add-on reward with weight 0.5, minus 5 for a crash: for planners, which foresee crashes.
+
+    A prior may crash now and then; this adds the common sense that nobody wants to.
+    """
+    wish = add_on_reward(observation, action, next_observation, info, RIGHT_LANE_REWARD)
+    return wish - CRASH_PENALTY * info["crashed"]
 
 
 def lane_index(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> Any:

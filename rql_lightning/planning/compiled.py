@@ -11,6 +11,7 @@ from numba import njit
 
 from rql_lightning.compilation import entry_point
 from rql_lightning.envs import highway as task
+from rql_lightning.envs.customization import StepFunction
 from rql_lightning.envs.simulation import HighwayVectorEnv, highway
 from rql_lightning.envs.simulation.highway import Scene
 from rql_lightning.envs.simulation.vehicles import VEHICLE
@@ -35,27 +36,32 @@ def compiled_search(dynamics: Dynamics, candidates: CandidateActions) -> Search 
     """
     if type(dynamics) is not SimulatorDynamics or not isinstance(dynamics.simulator, HighwayVectorEnv):
         return None
-    reward = dynamics.reward.function
-    if not isinstance(reward, partial) or reward.func is not task.add_on_reward:
-        return None
-    if dynamics.simulator.config["offroad_terminal"]:
+    weights = _weights(dynamics.reward.function)
+    if weights is None or dynamics.simulator.config["offroad_terminal"]:
         return None
     if not isinstance(candidates, DiscreteActions) or candidates.network is None:
         return None
-    settings = (dynamics.simulator.compiled_settings, reward.keywords["right_lane"], candidates.omega_prime)
-    return partial(_search, network=candidates.network, settings=settings)
+    model = (*dynamics.simulator.compiled_settings, *weights, candidates.network, candidates.omega_prime)
+    return partial(_search, model=model)
 
 
-def _search(tree: Tree, rules: Rules, network: Network, settings: tuple[Any, float, float]) -> None:
+def _weights(reward: StepFunction) -> tuple[float, float] | None:
+    """Return the weight of the lane and the penalty of a crash in an add-on reward of Highway, ``None`` in others."""
+    if reward is task.careful_add_on_reward:
+        return task.RIGHT_LANE_REWARD, task.CRASH_PENALTY
+    if isinstance(reward, partial) and reward.func is task.add_on_reward:
+        return float(reward.keywords["right_lane"]), 0.0
+    return None
+
+
+def _search(tree: Tree, rules: Rules, model: tuple[Any, ...]) -> None:
     """Run all simulations; whenever the nodes are used up, the compiled code returns, and goes on with more of them."""
-    simulator, right_lane, omega_prime = settings
     finished = False
     while not finished:
         tree.make_room(len(tree.roots.root))
         states = tree.states
         vehicles = states["vehicles"].view(VEHICLE)[..., 0]
         arrays = (vehicles, states["times"], states["steps"], states["observation"])
-        model = (*simulator, right_lane, network, omega_prime)
         tree.size, finished = search(tree.nodes, tree.roots, rules, tree.size, *arrays, *model)
 
 
@@ -82,6 +88,7 @@ def _search_highway(
     target_speeds: np.ndarray,
     see_behind: bool,
     right_lane: float,
+    crash_penalty: float,
     network: Network,
     omega_prime: float,
 ) -> tuple[int, bool]:
@@ -97,7 +104,8 @@ def _search_highway(
             highway.step_one(vehicles[new], roots.action[r], scene, target_speeds)
             times[new], steps[new] = times[parent] + scene.step_seconds, steps[parent] + 1
             highway.report_one(vehicles[new], scene, see_behind, observations[new], terms)
-            nodes.reward[new], nodes.terminated[new] = right_lane * terms[1] * terms[3], terms[0] > 0
+            nodes.reward[new] = right_lane * terms[1] * terms[3] - crash_penalty * terms[0]
+            nodes.terminated[new] = terms[0] > 0
             link(nodes, roots, rules, r, new, observations)
             if roots.depth[r] + 1 < rules.horizon and not nodes.terminated[new]:
                 _prior(nodes, new, network, omega_prime, observations[new])

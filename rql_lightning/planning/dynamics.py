@@ -37,8 +37,8 @@ class Transition:
 class Dynamics:
     """Base class of models, which work on batches of states.
 
-    A state is a mapping of arrays of one row per state: ``observation``, and whatever else the model needs. Models do not
-    change the arrays that they are given, and rows do not depend on each other.
+    A state is a mapping of arrays of one row per state: ``observation``, and whatever else the model needs. Models do
+    not change the arrays that they are given, and rows do not depend on each other.
 
     Attributes:
         deterministic: Whether a state and an action always have the same successor.

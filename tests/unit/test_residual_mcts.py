@@ -10,6 +10,7 @@ from test_planning_dynamics import Noisy, rightwards
 
 from rql_lightning.algorithms import ResidualMCTS
 from rql_lightning.envs import make_vector_env
+from rql_lightning.envs.highway import careful_add_on_reward
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError, SpaceMismatchError
 from rql_lightning.planning import CopyDynamics, SimulatorDynamics
 from rql_lightning.priors import CheckpointPrior, FunctionPrior
@@ -71,14 +72,16 @@ def test_several_environments_at_once_are_decided_as_alone():
 
 
 @pytest.mark.parametrize("name", ["rl", "il"])
-@pytest.mark.parametrize("variant", ["paper", "authors"])
-def test_the_compiled_search_is_the_other_bit_for_bit(name, variant, monkeypatch):
+@pytest.mark.parametrize(("variant", "wish"), [("paper", None), ("authors", None), ("paper", careful_add_on_reward)])
+def test_the_compiled_search_is_the_other_bit_for_bit(name, variant, wish, monkeypatch):
     env = make_vector_env(HIGHWAY, 3, "add_on")
     found = []
     for compiled in (True, False):
         if not compiled:
             monkeypatch.setattr("rql_lightning.planning.planner.compiled_search", lambda *_: None)
-        planner = ResidualMCTS(CheckpointPrior(f"pretrained:highway-{name}"), 60, gamma=0.8, variant=variant)
+        planner = ResidualMCTS(
+            CheckpointPrior(f"pretrained:highway-{name}"), 60, gamma=0.8, variant=variant, add_on_reward=wish
+        )
         observation, _ = env.reset(seed=[11, 12, 13])
         for _ in range(4):
             action = planner.act(observation, env)
