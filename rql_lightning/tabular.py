@@ -178,6 +178,37 @@ def residual_value_iteration(
     return _like(add_on_reward, *_iterate(r, p, gamma, mask, scale, lambda q: _boltzmann(q + log_weight, alpha_hat)))
 
 
+def with_clock(
+    prior: Any, add_on_reward: Any, transition: Any, horizon: int, terminal: Any = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    r"""Return the MDP whose states also count time, so that every path ends after ``horizon`` steps.
+
+    State t · S + s is s after t steps; its values are those with ``horizon`` − t steps to go.
+
+    Args:
+        prior: π(a|s), ``[S, A]``.
+        add_on_reward: r_R(s, a), ``[S, A]``.
+        transition: p(s'|s, a), ``[S, A, S]``.
+        horizon: Number of steps H >= 1.
+        terminal: Mask ``[S]`` of states where the value is 0, or ``None``.
+
+    Returns:
+        ``(prior, add_on_reward, transition, terminal)`` for :func:`residual_value_iteration`, with S · (H + 1) states.
+    """
+    r, p, pi = _arrays(add_on_reward, transition, prior)
+    mask = _check(r, p, 1.0, terminal, "add_on_reward")
+    require(isinstance(horizon, int) and horizon >= 1, "horizon", horizon, "an integer >= 1")
+    states, actions = r.shape
+    timed = np.zeros((horizon + 1, states, actions, horizon + 1, states))
+    for time in range(horizon):
+        timed[time, :, :, time + 1] = p
+    timed[horizon, range(states), :, horizon, range(states)] = 1.0
+    size = (horizon + 1) * states
+    ends = np.concatenate([np.tile(mask, horizon), np.ones(states, dtype=bool)])
+    tiled = (np.tile(array, (horizon + 1, 1)) for array in (pi, r))
+    return *tiled, timed.reshape(size, actions, size), ends  # type: ignore[return-value]
+
+
 def greedy_value_iteration(
     prior: Any,
     add_on_reward: Any,

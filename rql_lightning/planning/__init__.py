@@ -2,7 +2,7 @@
 
 from rql_lightning.planning.copies import CopyDynamics
 from rql_lightning.planning.dynamics import Dynamics, Transition
-from rql_lightning.planning.finite import TabularDynamics
+from rql_lightning.planning.finite import TabularActions, TabularDynamics
 from rql_lightning.planning.plan import Plan
 from rql_lightning.planning.planner import Planner, Settings
 from rql_lightning.planning.simulator import SimulatorDynamics, has_simulator
@@ -14,6 +14,7 @@ __all__ = [
     "Planner",
     "Settings",
     "SimulatorDynamics",
+    "TabularActions",
     "TabularDynamics",
     "Transition",
     "has_simulator",

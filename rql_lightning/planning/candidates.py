@@ -105,10 +105,10 @@ class DiscreteActions:
         """Return the prior's log-probabilities."""
         if self.network is None:
             log_prior = self.prior.distribution_parameters(self.prior.as_input(observation))
-            return _weighted(log_prior.double().cpu().numpy(), self.omega_prime)
+            return weighted(log_prior.double().cpu().numpy(), self.omega_prime)
         result = np.empty((len(observation), self.count))
         all_log_probabilities(self.network, observation.reshape(len(observation), -1), result)
-        return _weighted(result, self.omega_prime)
+        return weighted(result, self.omega_prime)
 
 
 class GridActions:
@@ -142,7 +142,7 @@ class GridActions:
         parameters = self.prior.distribution_parameters(self.prior.as_input(observation))
         repeated = parameters.unsqueeze(-2).expand(-1, self.count, -1)
         density = self.prior.family.pre_tanh_log_prob(repeated, self._pre_tanh.expand(len(parameters), -1, -1))
-        return _weighted(density.double().log_softmax(dim=-1).cpu().numpy(), self.omega_prime)
+        return weighted(density.double().log_softmax(dim=-1).cpu().numpy(), self.omega_prime)
 
 
 class SampledActions:
@@ -185,7 +185,7 @@ class SampledActions:
         return Candidates(log_prior, weighted, _to_environment(self.prior, torch.tanh(pre_tanh)))
 
 
-def _weighted(log_prior: np.ndarray, omega_prime: float) -> Candidates:
+def weighted(log_prior: np.ndarray, omega_prime: float) -> Candidates:
     """Return candidates with ω′ log π, where 0 · −∞ is 0."""
     return Candidates(log_prior, np.zeros(log_prior.shape) if omega_prime == 0 else omega_prime * log_prior)
 

@@ -1,4 +1,4 @@
-"""Finite MDPs as models."""
+"""Finite MDPs as models, and tables as priors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from rql_lightning.envs.customization import StepFunction
 from rql_lightning.errors import require
+from rql_lightning.planning.candidates import Candidates, weighted
 from rql_lightning.planning.dynamics import Dynamics, Transition
 from rql_lightning.planning.tree import State
 
@@ -62,3 +63,22 @@ class TabularDynamics(Dynamics):
             uniform = (state["seed"] >> np.uint64(11)) * 2.0**-53
             following = (probabilities.cumsum(axis=1) > uniform[:, np.newaxis]).argmax(axis=1)
         return Transition(self.states(following), self.table[index, action], self.terminal[following])
+
+
+class TabularActions:
+    """The actions of a finite MDP, with a prior that is a table.
+
+    Args:
+        prior: π(a|s), probabilities, ``[S, A]``.
+        omega_prime: Weight ω′ of its log-likelihood.
+    """
+
+    def __init__(self, prior: Any, omega_prime: float) -> None:
+        with np.errstate(divide="ignore"):
+            self.table = np.log(np.asarray(prior, dtype=np.float64))
+        self.count, self.omega_prime = self.table.shape[1], omega_prime
+        self.fixed: np.ndarray | None = np.arange(self.count)
+
+    def at(self, observation: np.ndarray, seeds: np.ndarray) -> Candidates:
+        """Return the log-probabilities at one-hot observations ``[n, S]``."""
+        return weighted(self.table[observation.argmax(axis=1)], self.omega_prime)

@@ -7,29 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from rql_lightning.planning import Planner, Settings, TabularDynamics
-from rql_lightning.planning.candidates import Candidates
+from rql_lightning.planning import Planner, Settings, TabularActions, TabularDynamics
 from rql_lightning.planning.planner import _seed
-from rql_lightning.tabular import residual_value_iteration
-
-
-class TablePrior:
-    """Candidate actions of a prior over one-hot observations that is a table of probabilities ``[S, A]``."""
-
-    def __init__(self, probabilities: Any, omega_prime: float) -> None:
-        with np.errstate(divide="ignore"):
-            self.table = np.log(np.asarray(probabilities, dtype=np.float64))
-        self.count, self.omega_prime = self.table.shape[1], omega_prime
-        self.fixed = np.arange(self.count)
-
-    def at(self, observation: np.ndarray, seeds: np.ndarray) -> Candidates:
-        log_prior = self.table[observation.argmax(axis=1)]
-        return Candidates(log_prior, self.omega_prime * log_prior if self.omega_prime else np.zeros(log_prior.shape))
+from rql_lightning.tabular import residual_value_iteration, with_clock
 
 
 def planner_of(dynamics: TabularDynamics, probabilities: Any, omega_prime: float, **settings: Any) -> Planner:
     settings = {"simulations": 1, "horizon": 3, "gamma": 0.9, "alpha_hat": 1.0, **settings}
-    return Planner(dynamics, TablePrior(probabilities, omega_prime), Settings(**settings))
+    return Planner(dynamics, TabularActions(probabilities, omega_prime), Settings(**settings))
 
 
 def random_mdp(seed: int, stochastic: bool, states: int = 4, actions: int = 3) -> tuple[Any, ...]:
@@ -47,17 +32,9 @@ def finite_horizon(
     reward: Any, transition: Any, terminal: Any, prior: Any, horizon: int, gamma: float, omega: float, alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact Q_R and policy ``[S, A]`` with this many steps to go: value iteration on states with a clock."""
-    states, actions = reward.shape
-    clocked = np.zeros(((horizon + 1) * states, actions, (horizon + 1) * states))
-    for time in range(horizon):
-        here, there = slice(time * states, (time + 1) * states), slice((time + 1) * states, (time + 2) * states)
-        clocked[here, :, there] = transition
-    last = slice(horizon * states, None)
-    clocked[last, :, last] = np.eye(states)[:, np.newaxis]
-    ends = np.concatenate([np.tile(terminal, horizon), np.ones(states, bool)])
-    tiled = (np.tile(prior, (horizon + 1, 1)), np.tile(reward, (horizon + 1, 1)))
-    q, _, policy = residual_value_iteration(*tiled, clocked, gamma, omega, alpha, ends)
-    return q[:states], policy[:states]
+    prior, reward, transition, ends = with_clock(prior, reward, transition, horizon, terminal)
+    q, _, policy = residual_value_iteration(prior, reward, transition, gamma, omega, alpha, ends)
+    return q[: len(terminal)], policy[: len(terminal)]
 
 
 class SplitMix:

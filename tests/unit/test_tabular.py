@@ -341,3 +341,23 @@ def test_a_discount_close_to_one():
     reward, transition, terminal = chain(0.02)
     _, v, _ = soft_value_iteration(reward, transition, 0.999, 1.0, terminal)
     assert v[0] == pytest.approx(math.log(1 + math.e) / (1 - 0.999 * 0.98), abs=1e-8)
+
+
+def test_a_clock_is_backward_induction():
+    mdp = random_mdp(7, 5, 3, 0.9, np.arange(5) == 4)
+    prior = np.random.default_rng(0).dirichlet(np.ones(3), 5)
+    clocked = tabular.with_clock(prior, mdp.add_on, mdp.transition, 3, mdp.terminal)
+    q, v, _ = residual_value_iteration(*clocked[:3], 0.9, 0.7, 0.4, clocked[3])
+    value = np.zeros(5)
+    for _ in range(3):
+        expected = mdp.add_on + 0.9 * mdp.transition @ value
+        value = 0.4 * np.log(np.exp((expected + 0.7 * np.log(prior)) / 0.4).sum(axis=1)) * ~mdp.terminal
+    np.testing.assert_allclose(q[:4], expected[:4], **CLOSE)
+    np.testing.assert_allclose(v[:5], value, **CLOSE)
+
+
+@pytest.mark.parametrize("horizon", [0, 1.5])
+def test_a_clock_needs_steps(horizon):
+    mdp = random_mdp(0, 3, 2, 0.9)
+    with pytest.raises(ConfigurationError, match="horizon: found"):
+        tabular.with_clock(np.full((3, 2), 0.5), mdp.add_on, mdp.transition, horizon)
