@@ -147,13 +147,15 @@ class ResidualMCTS(CustomizesPrior):
         super().setup(stage)
 
     def build(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> None:
-        """Prepare to plan for the environment of the run, with one decision, after which compiled code is loaded."""
+        """Prepare to plan for the environment of the run, with two decisions, after which compiled code is loaded."""
         env = self.data.make_env(1)
         try:
             self.plan_for(env)
             assert self.planner is not None
             observation, _ = env.reset(seed=0)
-            self.planner.decide(observation, self.planner.read_state(env, observation))
+            for _ in range(2):
+                decision = self.planner.decide(observation, self.planner.read_state(env, observation))
+                observation, *_ = env.step(decision.action)
             self.planner.statistics()
         finally:
             env.close()

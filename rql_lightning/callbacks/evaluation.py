@@ -38,6 +38,8 @@ class EvaluationCallback(pl.Callback):
         max_envs: Largest number of environments stepped together; results do not depend on it.
         figures: Whether to draw learning curves and distributions at the end of fit and in test.
         max_episode_steps: Largest number of steps per episode; a longer episode is an error.
+        reference_episodes: Number of episodes on the reference environments with data.reference, the first of the
+            evaluation; null for all.
     """
 
     def __init__(
@@ -49,16 +51,19 @@ class EvaluationCallback(pl.Callback):
         max_envs: int = 100,
         figures: bool = True,
         max_episode_steps: int = MAX_STEPS,
+        reference_episodes: int | None = None,
     ) -> None:
         counts = {"episodes": episodes, "every_n_frames": every_n_frames, "episodes_during_fit": episodes_during_fit}
         counts |= {"max_envs": max_envs, "max_episode_steps": max_episode_steps}
         for name, value in counts.items():
             require(isinstance(value, int) and value >= 1, f"evaluation.{name}", value, "an integer >= 1")
+        accepted = reference_episodes is None or (isinstance(reference_episodes, int) and reference_episodes >= 1)
+        require(accepted, "evaluation.reference_episodes", reference_episodes, "an integer >= 1, or null for all")
         expected = f"at least {EVALUATION_SEEDS}: seeds below are for training"
         require(seed >= EVALUATION_SEEDS, "evaluation.seed", seed, expected)
         self.episodes, self.every_n_frames, self.episodes_during_fit = episodes, every_n_frames, episodes_during_fit
         self.seed, self.max_envs, self.figures = seed, max_envs, figures
-        self.max_episode_steps = max_episode_steps
+        self.max_episode_steps, self.reference_episodes = max_episode_steps, reference_episodes
         quieten()  # here, because Lightning speaks when the trainer is created
         self.history: list[dict[str, Any]] = []
         self._running: EpisodeRun | None = None
@@ -212,12 +217,14 @@ class EvaluationCallback(pl.Callback):
             The summary over all ranks, and ``same_episodes``, the number of episodes whose length, returns, success and
             metric are those of the compiled environment.
         """
-        data, seeds = _data(trainer), self._seeds(trainer, self.episodes)
+        data, count = _data(trainer), min(self.episodes, self.reference_episodes or self.episodes)
+        seeds = self._seeds(trainer, count)
         env = data.make_env(1, reference=True)
         shown = "episodes on the reference environment"
         mine = self._episodes(trainer, decider, env, seeds, f"{data.env} (reference)", shown)
-        same = np.isclose(mine.table, compiled.table, rtol=0, atol=1e-6, equal_nan=True)[:, :-1].all(axis=1)
-        table = _gather(trainer, np.column_stack([mine.table, same]), self.episodes)
+        known = compiled.table[np.isin(compiled.table[:, 0], seeds)]
+        same = np.isclose(mine.table, known, rtol=0, atol=1e-6, equal_nan=True)[:, :-1].all(axis=1)
+        table = _gather(trainer, np.column_stack([mine.table, same]), count)
         everything = replace(mine, table=table[np.argsort(table[:, 0]), :-1])
         summary = {**everything.summary(_metric(data), data.omega), **statistics(decider)}
         return {**summary, "same_episodes": int(table[:, -1].sum())}

@@ -77,7 +77,8 @@ def at(config: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 
 def write(config: dict[str, Any], folder: Path) -> Path:
     text = "# python -m rql_lightning.train fit --config edited.yaml\n" + yaml.safe_dump(config, sort_keys=False)
-    text = text.replace("train fit", "train predict", 1) if "episodes" in config else text
+    command = "predict" if "episodes" in config else "test" if "verbose" in config else "fit"  # by their own options
+    text = text.replace("train fit", f"train {command}", 1)
     (folder / "edited.yaml").write_text(text, encoding="utf-8")
     return folder / "edited.yaml"
 
@@ -113,7 +114,8 @@ def test_opens_with_the_command_that_runs_it(path):
     assert (
         lines[0] == f"# python -m rql_lightning.train {command_of(path)} --config {path.relative_to(ROOT).as_posix()}"
     )
-    assert command_of(path) == ("predict" if path.stem == "demonstrations" else "fit")
+    planned = "test" if path.stem.startswith("mcts_") else "fit"
+    assert command_of(path) == ("predict" if path.stem == "demonstrations" else planned)
     assert 15 <= len(lines) <= 40
     assert max(map(len, lines)) <= 120
 

@@ -41,11 +41,12 @@ def test_metrics_of_a_planner(prior, tmp_path, capsys):
 
 
 def test_the_same_episodes_on_highway_env_itself(tmp_path, capsys):
-    command_line("1", "--data.reference", "true", "--data.env_kwargs", '{"duration": 8}', root=tmp_path)
+    few = ["--evaluation.reference_episodes", "1", "--data.env_kwargs", '{"duration": 8}']
+    command_line("2", "--data.reference", "true", *few, root=tmp_path)
     folder = tmp_path / "highway" / "mcts_from_rl" / "version_0"
     metrics, reference = (json.loads((folder / f"{name}metrics.json").read_text()) for name in ("", "reference_"))
-    assert reference["same_episodes"] == 1 and reference["simulations"] == 20
-    assert reference["lane_index_mean"] == pytest.approx(metrics["lane_index_mean"])
+    assert reference["same_episodes"] == reference["episodes"] == 1 and metrics["episodes"] == 2
+    assert reference["simulations"] == 20
 
 
 def test_copies_of_another_environment(tmp_path):
