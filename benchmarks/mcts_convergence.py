@@ -20,7 +20,7 @@ from rql_lightning.tabular import residual_value_iteration, with_clock
 
 STATES, ACTIONS, HORIZON, GAMMA = 4, 3, 3, 0.9
 WEIGHTS = ((1.0, 1.0), (0.3, 1.0), (2.0, 0.5))
-SIMULATIONS = (10, 30, 100, 300, 1000, 3000, 10_000)
+SIMULATIONS = (10, 30, 100, 300, 1000, 3000)
 
 
 def error(seed: int, stochastic: bool, omega_prime: float, alpha_hat: float, simulations: int) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
+from torch import Tensor
 
 from rql_lightning.algorithms.customization import CustomizesPrior
 from rql_lightning.algorithms.hyperparameters import check_hyperparameters, check_number
@@ -159,6 +160,10 @@ class ResidualMCTS(CustomizesPrior):
             self.planner.statistics()
         finally:
             env.close()
+
+    def as_input(self, observation: Tensor) -> Tensor:
+        """Convert observations to the device and dtype of the prior, which may have no parameters."""
+        return self.prior.as_input(observation)
 
     @property
     def decider(self) -> Decider:

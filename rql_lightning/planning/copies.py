@@ -106,7 +106,10 @@ class CopyDynamics(Dynamics):
         return np.array([self._reward.one(*row) for row in rows])
 
     def same(self, state: State, other: State) -> np.ndarray:
-        """Return whether observations are equal: environments themselves cannot be compared."""
+        """Return whether observations are equal: environments themselves cannot be compared.
+
+        Asked only of what an action led to and what the same action led to in a copy, random state included.
+        """
         here, there = state["observation"], other["observation"]
         return (here == there).reshape(len(here), -1).all(axis=1)
 

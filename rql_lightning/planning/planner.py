@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from rql_lightning.planning.plan import Plan, extract_plan
 from rql_lightning.planning.tree import State, Tree
 from rql_lightning.policies import Decision
 
+MOST_DECISIONS = 1_000_000  # whose seconds are remembered
 Reuse = Literal["nothing", "states", "tree"]
 
 
@@ -66,7 +68,7 @@ class Planner:
             settings.authors,
         )
         self._compiled = compiled_search(dynamics, candidates)
-        self.decision_seconds: list[float] = []
+        self.decision_seconds: deque[float] = deque(maxlen=MOST_DECISIONS)
         self._tree: Tree | None = None
         self._chosen = np.empty(0, dtype=np.int64)
 
@@ -99,7 +101,7 @@ class Planner:
         self._chosen = (tree.nodes.q_residual[root] + tree.nodes.weighted_log_prior[root]).argmax(axis=1)
         action = self._actions(tree, root)[np.arange(count), self._chosen]
         divergence = [self._divergence(tree, node) for node in root]
-        self.decision_seconds += [(time.perf_counter() - start) / count] * count
+        self.decision_seconds.extend([(time.perf_counter() - start) / count] * count)
         return Decision(action, np.array(divergence))
 
     def statistics(self) -> dict[str, float | int]:
@@ -107,7 +109,8 @@ class Planner:
 
         Where several environments are planned for at once, each decision is given an equal share of the time.
         """
-        seconds, self.decision_seconds = np.array(self.decision_seconds or [np.nan]), []
+        seconds = np.array(self.decision_seconds or [np.nan])
+        self.decision_seconds.clear()
         return {
             "simulations": self.settings.simulations,
             "horizon": self.settings.horizon,

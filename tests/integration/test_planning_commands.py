@@ -58,6 +58,17 @@ def test_copies_of_another_environment(tmp_path):
     )
 
 
+def test_a_prior_that_is_a_function(tmp_path, monkeypatch):
+    (tmp_path / "my_prior.py").write_text(
+        "import math\nimport torch\n\n\ndef even(observation, action):\n"
+        "    return torch.full((len(action),), -math.log(5))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    function = ["--model.prior", "rql_lightning.priors.FunctionPrior", "--model.prior.log_prob", "my_prior.even"]
+    command_line("1", *function, "--data.env_kwargs", '{"duration": 2}', root=tmp_path)
+    assert read_metrics(tmp_path / "highway" / "mcts_from_rl" / "version_0" / "metrics.json")["episodes"] == 1
+
+
 def test_a_continuous_task_with_a_grid(tmp_path):
     given = ["--data.env", "rql_lightning/Parking-v0", "--data.env_kwargs", '{"duration": 1}', "--model.grid", "3"]
     command_line("2", *given, "--model.prior.path", "pretrained:parking-rl", root=tmp_path)
