@@ -13,7 +13,7 @@ from rql_lightning.envs.customization import StepFunction
 from rql_lightning.envs.registration import no_wish
 from rql_lightning.envs.simulation import CompiledVectorEnv
 from rql_lightning.errors import EnvironmentContractError
-from rql_lightning.planning.dynamics import Dynamics, Transition
+from rql_lightning.planning.dynamics import Dynamics, Transition, rows_equal
 from rql_lightning.planning.reward import AddOnReward
 from rql_lightning.planning.simulator import described
 from rql_lightning.planning.tree import State
@@ -107,8 +107,7 @@ class CopyDynamics(Dynamics):
 
     def same(self, state: State, other: State) -> np.ndarray:
         """Return whether observations are equal: environments themselves cannot be compared."""
-        here, there = state["observation"], other["observation"]
-        return (here == there).reshape(len(here), -1).all(axis=1)
+        return rows_equal({"observation": state["observation"]}, {"observation": other["observation"]})
 
 
 def _attribute(env: Any, name: str) -> Any:

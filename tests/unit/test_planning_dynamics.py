@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 
 import gymnasium as gym
 import numpy as np
@@ -108,7 +109,7 @@ class Noisy(gym.Env):
         return np.zeros(1, np.float32), {}
 
     def step(self, action):
-        drawn = self.np_random.normal() + 0 * np.random.rand() + 0 * torch.rand(()).item()
+        drawn = self.np_random.normal() + 0 * (random.random() + np.random.rand() + torch.rand(()).item())
         return np.array([drawn], np.float32), 0.0, False, False, {}
 
 

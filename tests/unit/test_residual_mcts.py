@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -38,10 +40,47 @@ def test_global_random_numbers_are_left_alone():
     env = Noisy()
     observation, _ = env.reset(seed=0)
     planner = ResidualMCTS(FunctionPrior(uniform), simulations=5, horizon=2, add_on_reward=rightwards)
-    states = [(np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())]
+    states = [(random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())]
     planner.act(observation, env)
-    states.append((np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()))
+    states.append((random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()))
     assert states[0] == states[1]
+
+
+def test_an_action_without_visits_may_be_taken():
+    # All rewards are negative, and actions without visits count as 0: the model then knows no successor.
+    env = gym.make("CartPole-v1")
+    observation, _ = env.reset(seed=0)
+    planner = ResidualMCTS(FunctionPrior(uniform), simulations=1, horizon=2, add_on_reward=lambda *_: -1.0)
+    for _ in range(2):
+        action = planner.act(observation, env)
+        assert planner.plan().visits[action] == 0
+        observation, *_ = env.step(action)
+
+
+@pytest.mark.parametrize("reuse", ["nothing", "states", "tree"])
+def test_a_decision_that_failed_changes_no_later_one(reuse):
+    failing = False
+
+    def prior(observation, action):
+        if failing:
+            raise RuntimeError("the prior is gone")
+        return uniform(observation, action)
+
+    env = gym.make("CartPole-v1")
+    observation, _ = env.reset(seed=0)
+    settings = {"simulations": 20, "horizon": 3, "add_on_reward": rightwards, "reuse": reuse}
+    planner = ResidualMCTS(FunctionPrior(prior), **settings)
+    observation, *_ = env.step(planner.act(observation, env))
+    failing = True
+    with pytest.raises(RuntimeError, match="the prior is gone"):
+        planner.act(observation, env)
+    with pytest.raises(EnvironmentContractError, match="found no decision"):
+        planner.plan()
+    failing = False
+    planner.act(observation, env)
+    fresh = ResidualMCTS(FunctionPrior(prior), **settings)
+    fresh.act(observation, env)
+    assert planner.plan().q_residual.tolist() == fresh.plan().q_residual.tolist()
 
 
 def test_stochastic_copies_do_not_foresee():
