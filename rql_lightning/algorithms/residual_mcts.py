@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rql_lightning.algorithms.customization import CustomizesPrior
 from rql_lightning.algorithms.hyperparameters import check_hyperparameters, check_number
-from rql_lightning.errors import ConfigurationError, EnvironmentContractError
+from rql_lightning.errors import ConfigurationError, EnvironmentContractError, require
 from rql_lightning.planning import CopyDynamics, Dynamics, Plan, Planner, Settings, SimulatorDynamics, has_simulator
 from rql_lightning.planning.candidates import candidate_actions
 from rql_lightning.planning.planner import Reuse
@@ -41,9 +41,10 @@ class ResidualMCTS(CustomizesPrior):
             or its import path on the command line; null for the environment's own.
         grid: Number of equal cells per dimension into which continuous actions are divided, or null.
         samples: Number of continuous actions sampled from the prior in each state, or null.
-        reuse: What a decision knows of the one before: 'nothing'; 'states', which saves simulating them again and
-            changes no decision; or 'tree', which also keeps visits and values.
-        max_successors: Largest number of successors that a stochastic model is asked for per state and action, 0 for no
+        reuse: What a decision knows of the one before, where the action taken led to the state that the model foresaw:
+            'nothing'; 'states', which saves simulating them again and changes no decision; or 'tree', which also keeps
+            visits and values.
+        max_successors: Largest number of different successors per state and action of a stochastic model, 0 for no
             bound; further visits draw from them.
         variant: Search as in the paper, or as in the authors' code: 'authors' leaves the prior out of the tree policy
             and takes Q_R + ω′ log π as 0 for actions without visits.
@@ -104,7 +105,11 @@ class ResidualMCTS(CustomizesPrior):
         if self._planned_for is not env:
             self.plan_for(env)
         assert self.planner is not None
-        batch = np.asarray(observation)[np.newaxis] if single else np.asarray(observation)
+        space = self.prior.observation_space
+        batch = np.asarray(observation, dtype=space.dtype)
+        batch = batch[np.newaxis] if single else batch
+        expected = f"{'[N, ' if not single else '['}{', '.join(map(str, space.shape or ()))}]"
+        require(batch.shape[1:] == space.shape, "observation", np.shape(observation), f"the shape {expected}")
         decision = self.planner.decide(batch, self.planner.read_state(env, batch))
         action = as_elements(self.prior.action_space, decision.action)
         return action[0][()] if single else action
@@ -115,6 +120,7 @@ class ResidualMCTS(CustomizesPrior):
         Args:
             env: Environment, scalar or vector. It is only looked at.
         """
+        self._planned_for = None
         spaces = (env.observation_space, env.action_space)
         if isinstance(env, VectorEnv):
             spaces = (env.single_observation_space, env.single_action_space)

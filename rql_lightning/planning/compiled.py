@@ -49,8 +49,8 @@ def _weights(reward: StepFunction) -> tuple[float, float] | None:
     """Return the weight of the lane and the penalty of a crash in an add-on reward of Highway, ``None`` in others."""
     if reward is task.careful_add_on_reward:
         return task.RIGHT_LANE_REWARD, task.CRASH_PENALTY
-    if isinstance(reward, partial) and reward.func is task.add_on_reward:
-        return float(reward.keywords["right_lane"]), 0.0
+    if isinstance(reward, partial) and reward.func is task.add_on_reward and not reward.args:
+        return (float(reward.keywords["right_lane"]), 0.0) if list(reward.keywords) == ["right_lane"] else None
     return None
 
 

@@ -7,15 +7,17 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rql_lightning.envs.customization import StepFunction
 from rql_lightning.envs.registration import no_wish
 from rql_lightning.envs.simulation import CompiledVectorEnv
+from rql_lightning.envs.vector import SameStepAutoreset
+from rql_lightning.envs.wrappers import VectorCustomizationWrapper
 from rql_lightning.errors import EnvironmentContractError
-from rql_lightning.planning.dynamics import Dynamics, Transition
+from rql_lightning.planning.dynamics import Dynamics, Transition, rows_equal
 from rql_lightning.planning.reward import AddOnReward
-from rql_lightning.planning.simulator import described
+from rql_lightning.planning.simulator import check_wrappers, described
 from rql_lightning.planning.tree import State
 from rql_lightning.spaces import as_elements
 
@@ -29,10 +31,12 @@ class CopyDynamics(Dynamics):
 
     Args:
         stochastic: Whether the steps of copies draw random numbers of their own.
+        fully_observed: Whether equal observations mean equal states. Decisions can then start with the states that the
+            one before simulated.
     """
 
-    def __init__(self, stochastic: bool = False) -> None:
-        self.deterministic = not stochastic
+    def __init__(self, stochastic: bool = False, fully_observed: bool = False) -> None:
+        self.deterministic, self.fully_observed = not stochastic, fully_observed
 
     def attach(self, env: gym.Env[Any, Any] | VectorEnv, add_on_reward: StepFunction | None = None) -> None:
         """Adopt the environment's add-on reward and check that it can be copied.
@@ -59,6 +63,13 @@ class CopyDynamics(Dynamics):
     def _originals(self, env: Any) -> list[gym.Env[Any, Any]]:
         if not isinstance(env, VectorEnv):
             return [env]
+        mode = env.metadata.get("autoreset_mode")
+        if mode == AutoresetMode.NEXT_STEP:
+            raise EnvironmentContractError(
+                f"env: found {self._name} in {mode}, whose ended episodes have no state to plan from, expected DISABLED or "
+                "SAME_STEP"
+            )
+        check_wrappers(env, (VectorCustomizationWrapper, SameStepAutoreset))
         envs = getattr(env.unwrapped, "envs", None)
         if isinstance(env.unwrapped, CompiledVectorEnv) or envs is None:
             raise EnvironmentContractError(
@@ -91,11 +102,20 @@ class CopyDynamics(Dynamics):
             for one, seed in zip(copies, state["seed"], strict=True):
                 one.unwrapped.np_random = np.random.default_rng(int(seed))
         elements = as_elements(self.action_space, action)
-        steps = [one.step(element) for one, element in zip(copies, elements, strict=True)]
+        steps = [self._stepped(one, element) for one, element in zip(copies, elements, strict=True)]
         observation = np.stack([np.asarray(step[0]) for step in steps])
         terminated = np.array([bool(step[2]) for step in steps])
         reward = self._rewards(state["observation"], elements, observation, [step[4] for step in steps])
         return Transition({"env": _objects(copies), "observation": observation}, reward, terminated)
+
+    def _stepped(self, env: gym.Env[Any, Any], action: Any) -> Any:
+        try:
+            return env.step(action)
+        except Exception as error:
+            raise EnvironmentContractError(
+                f"dynamics: found an error of a copy of {self._name} at action {action} in the search "
+                f"({type(error).__name__}: {error}), expected a step"
+            ) from error
 
     def _rewards(
         self, observation: np.ndarray, action: np.ndarray, next_observation: np.ndarray, infos: list[dict[str, Any]]
@@ -106,12 +126,10 @@ class CopyDynamics(Dynamics):
         return np.array([self._reward.one(*row) for row in rows])
 
     def same(self, state: State, other: State) -> np.ndarray:
-        """Return whether observations are equal: environments themselves cannot be compared.
-
-        Asked only of what an action led to and what the same action led to in a copy, random state included.
-        """
+        """Return which states are known to be equal: environments cannot be compared, but their observations can."""
         here, there = state["observation"], other["observation"]
-        return (here == there).reshape(len(here), -1).all(axis=1)
+        equal = rows_equal({"observation": here}, {"observation": there})
+        return equal if self.fully_observed else np.zeros(len(equal), dtype=bool)
 
 
 def _attribute(env: Any, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ class Planner:
         return self.dynamics.read(env, observation)
 
     def decide(self, observation: Any, state: Any = None) -> Decision:
-        """Search from each state, and choose argmax Q_R + ω′ log π at its root.
+        """Search from each state, and choose argmax Q_R + ω′ log π over the actions that were visited at its root.
 
         Args:
             observation: Observations, ``[N, *observation_shape]``.
@@ -96,9 +97,14 @@ class Planner:
                 )
         start = time.perf_counter()
         with _random_numbers_kept():
-            tree = self._search(observation, state)
+            tree = self._grown(observation, state)
+            self._tree = None  # so that a search that fails leaves no half-grown tree to later decisions
+            self._search(tree, observation)
+        self._tree = tree
         root, count = tree.roots.root, len(observation)
-        self._chosen = (tree.nodes.q_residual[root] + tree.nodes.weighted_log_prior[root]).argmax(axis=1)
+        combined = tree.nodes.q_residual[root] + tree.nodes.weighted_log_prior[root]
+        # Q_R = 0 of an action without visits is no estimate: it would win wherever rewards are negative.
+        self._chosen = np.where(tree.nodes.visits[root] > 0, combined, -np.inf).argmax(axis=1)
         action = self._actions(tree, root)[np.arange(count), self._chosen]
         divergence = [self._divergence(tree, node) for node in root]
         self.decision_seconds.extend([(time.perf_counter() - start) / count] * count)
@@ -143,19 +149,17 @@ class Planner:
             return tree.candidates[ids]
         return np.broadcast_to(fixed, (len(ids), *fixed.shape))
 
-    def _search(self, observation: np.ndarray, state: State) -> Tree:
+    def _search(self, tree: Tree, observation: np.ndarray) -> None:
         seeds = np.array([_seed(self.settings.seed, row) for row in observation], dtype=np.uint64)
-        tree = self._tree = self._grown(observation, state)
         missing = np.flatnonzero(np.isnan(tree.nodes.log_prior[: tree.size, 0]) & ~tree.nodes.terminated[: tree.size])
         self._ask_prior(tree, missing)
         tree.start(self._roots, self.settings.simulations, seeds)
         if self._compiled is not None:
             self._compiled(tree, self.rules)
-            return tree
+            return
         waiting, new = np.empty(len(observation), dtype=np.int64), np.empty(0, dtype=np.int64)
         while count := advance(tree.nodes, tree.roots, self.rules, waiting, new, tree.observations):
             new = self._expand(tree, waiting[:count])
-        return tree
 
     def _grown(self, observation: np.ndarray, state: State) -> Tree:
         """Return a tree whose roots are these states, with what is known below them from the last decision."""
@@ -251,10 +255,11 @@ def _mixed(states: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _random_numbers_kept() -> Iterator[None]:
-    """Restore NumPy's and PyTorch's global random states, which a user's environment or prior may draw from."""
-    numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
+    """Restore the global random states, which a user's environment or prior may draw from."""
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
     finally:
+        random.setstate(python_state)
         np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)

@@ -6,11 +6,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.wrappers import FlattenObservation, OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from rql_lightning.envs.customization import StepFunction
+from rql_lightning.envs.reference import OffscreenRendering
 from rql_lightning.envs.registration import make_vector_env
 from rql_lightning.envs.simulation import CompiledVectorEnv
+from rql_lightning.envs.vector import SameStepAutoreset
+from rql_lightning.envs.wrappers import CustomizationWrapper, VectorCustomizationWrapper
 from rql_lightning.errors import EnvironmentContractError
 from rql_lightning.planning.dynamics import Dynamics, Transition
 from rql_lightning.planning.reward import AddOnReward
@@ -18,6 +22,16 @@ from rql_lightning.planning.tree import State
 
 KEYS = ("vehicles", "times", "steps", "observation")
 """What a state consists of: all of ``get_state`` but the random generators, which a step does not use."""
+
+SCALAR_WRAPPERS = (
+    CustomizationWrapper,
+    FlattenObservation,
+    OffscreenRendering,
+    OrderEnforcing,
+    PassiveEnvChecker,
+    TimeLimit,
+)
+"""Wrappers of the ids of tasks, which the simulator knows of."""
 
 
 class SimulatorDynamics(Dynamics):
@@ -45,6 +59,10 @@ class SimulatorDynamics(Dynamics):
                 f"dynamics: found SimulatorDynamics for {described(env)}, expected an environment with a compiled "
                 "simulator, such as rql_lightning/Highway-v0; CopyDynamics plans on copies of any environment"
             )
+        if isinstance(env, VectorEnv):
+            check_wrappers(env, (VectorCustomizationWrapper, SameStepAutoreset))
+        else:
+            check_wrappers(env, SCALAR_WRAPPERS)
         self.simulator, task = form.unwrapped, form.customization
         if add_on_reward is None:
             self.reward = AddOnReward(task.add_on_reward, task.vectorized, task.read_only)
@@ -70,11 +88,32 @@ class SimulatorDynamics(Dynamics):
         return Transition(following, reward, terminated)
 
 
+def check_wrappers(env: Any, known: tuple[type, ...]) -> None:
+    """Refuse wrappers that a model would not know of, such as those that transform observations or actions.
+
+    Args:
+        env: Environment, scalar or vector.
+        known: Wrappers that do not change what the model does.
+
+    Raises:
+        EnvironmentContractError: naming the first other wrapper.
+    """
+    while isinstance(env, gym.Wrapper | VectorWrapper):
+        wrapper: Any = env
+        if not isinstance(env, known):
+            raise EnvironmentContractError(
+                f"env: found the wrapper {type(env).__name__}, which the model does not know of, expected an "
+                "environment without it; CopyDynamics plans on copies of one environment with all its wrappers"
+            )
+        env = wrapper.env
+
+
 def has_simulator(env: gym.Env[Any, Any] | VectorEnv) -> bool:
-    """Return whether an environment, or the id that it was made from, has a compiled simulator."""
+    """Return whether an environment, or its id, has a compiled simulator that knows of its wrappers."""
     if isinstance(env, VectorEnv):
         return isinstance(env.unwrapped, CompiledVectorEnv)
     try:
+        check_wrappers(env, SCALAR_WRAPPERS)
         return isinstance(compiled_form(env).unwrapped, CompiledVectorEnv)
     except EnvironmentContractError:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 
 import gymnasium as gym
 import numpy as np
@@ -108,7 +109,7 @@ class Noisy(gym.Env):
         return np.zeros(1, np.float32), {}
 
     def step(self, action):
-        drawn = self.np_random.normal() + 0 * np.random.rand() + 0 * torch.rand(()).item()
+        drawn = self.np_random.normal() + 0 * (random.random() + np.random.rand() + torch.rand(()).item())
         return np.array([drawn], np.float32), 0.0, False, False, {}
 
 
@@ -161,7 +162,7 @@ def test_which_environments_have_a_simulator():
     [
         (lambda *_: np.nan, r"found nan in the search at observation \[.*\], action \d"),
         (lambda *_: [1, 2], "found a result of shape"),
-        (lambda *_: None, r"found nan|found \[None\]"),
+        (lambda *_: None, "found nan"),
         (lambda *_: 1 / 0, "found an error in the search.*ZeroDivisionError: division by zero"),
     ],
 )

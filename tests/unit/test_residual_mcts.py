@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from rql_lightning.algorithms import ResidualMCTS
 from rql_lightning.envs import make_vector_env
 from rql_lightning.envs.highway import careful_add_on_reward
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError, SpaceMismatchError
-from rql_lightning.planning import CopyDynamics, SimulatorDynamics
+from rql_lightning.planning import CopyDynamics, SimulatorDynamics, has_simulator
 from rql_lightning.priors import CheckpointPrior, FunctionPrior
 
 HIGHWAY = "rql_lightning/Highway-v0"
@@ -38,10 +40,47 @@ def test_global_random_numbers_are_left_alone():
     env = Noisy()
     observation, _ = env.reset(seed=0)
     planner = ResidualMCTS(FunctionPrior(uniform), simulations=5, horizon=2, add_on_reward=rightwards)
-    states = [(np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())]
+    states = [(random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())]
     planner.act(observation, env)
-    states.append((np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()))
+    states.append((random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()))
     assert states[0] == states[1]
+
+
+def test_one_simulation_decides_for_what_it_tried():
+    # All rewards are negative, and Q_R of the action without visits is 0.
+    env = gym.make("CartPole-v1")
+    observation, _ = env.reset(seed=0)
+    planner = ResidualMCTS(FunctionPrior(uniform), simulations=1, horizon=2, add_on_reward=lambda *_: -1.0)
+    for _ in range(2):
+        action = planner.act(observation, env)
+        assert planner.plan().visits[action] == 1
+        observation, *_ = env.step(action)
+
+
+@pytest.mark.parametrize("reuse", ["nothing", "states", "tree"])
+def test_a_decision_that_failed_changes_no_later_one(reuse):
+    failing = False
+
+    def prior(observation, action):
+        if failing:
+            raise RuntimeError("the prior is gone")
+        return uniform(observation, action)
+
+    env = gym.make("CartPole-v1")
+    observation, _ = env.reset(seed=0)
+    settings = {"simulations": 20, "horizon": 3, "add_on_reward": rightwards, "reuse": reuse}
+    planner = ResidualMCTS(FunctionPrior(prior), **settings)
+    observation, *_ = env.step(planner.act(observation, env))
+    failing = True
+    with pytest.raises(RuntimeError, match="the prior is gone"):
+        planner.act(observation, env)
+    with pytest.raises(EnvironmentContractError, match="found no decision"):
+        planner.plan()
+    failing = False
+    planner.act(observation, env)
+    fresh = ResidualMCTS(FunctionPrior(prior), **settings)
+    fresh.act(observation, env)
+    assert planner.plan().q_residual.tolist() == fresh.plan().q_residual.tolist()
 
 
 def test_stochastic_copies_do_not_foresee():
@@ -221,3 +260,82 @@ def test_the_default_model_is_the_simulator_where_there_is_one():
     planner = ResidualMCTS(CheckpointPrior("pretrained:highway-rl"), 5, gamma=0.8)
     planner.act(observation, env)
     assert isinstance(planner.planner.dynamics, SimulatorDynamics)
+
+
+def test_wrappers_that_a_model_does_not_know_of():
+    scalar = gym.wrappers.TransformObservation(gym.make(HIGHWAY), lambda observation: 0 * observation, None)
+    assert not has_simulator(scalar)
+    with pytest.raises(EnvironmentContractError, match=r"found the wrapper TransformObservation.*CopyDynamics plans"):
+        SimulatorDynamics().attach(scalar)
+    for name, model in ((HIGHWAY, SimulatorDynamics), ("rql_lightning/CartPole-v0", CopyDynamics)):
+        several = make_vector_env(name, 2, "add_on")
+        wrapped = gym.wrappers.vector.TransformObservation(several, lambda observation: 0 * observation)
+        with pytest.raises(EnvironmentContractError, match="found the wrapper TransformObservation"):
+            model().attach(wrapped)
+
+
+def test_environments_that_reset_themselves_a_step_late():
+    env = gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
+    with pytest.raises(EnvironmentContractError, match=r"NEXT_STEP.*expected DISABLED or SAME_STEP"):
+        CopyDynamics().attach(env, rightwards)
+
+
+def test_an_action_that_was_never_tried_is_not_taken():
+    env = Line()
+    observation, _ = env.reset(seed=0)
+    planner = ResidualMCTS(
+        FunctionPrior(gaussian), 20, horizon=1, omega_prime=0.01, grid=101, add_on_reward=lambda *_: -1.0
+    )
+    planner.act(observation, env)
+    plan = planner.plan()
+    assert plan.visits[plan.chosen] > 0 and (plan.visits == 0).any()
+
+
+class Hidden(Noisy):
+    """Always observes the same; the reward depends on a counter of the actions."""
+
+    def reset(self, *, seed=None, options=None):
+        self.count = 0
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        self.count += int(action)
+        return np.zeros(1, np.float32), 0.0, False, False, {"count": self.count}
+
+
+@pytest.mark.parametrize("reuse", ["states", "tree"])
+def test_states_that_look_alike_are_not_reused(reuse):
+    def count(observation, action, next_observation, info):
+        return float(info["count"])
+
+    values = []
+    for kept in ("nothing", reuse):
+        env = Hidden()
+        observation, _ = env.reset(seed=0)
+        planner = ResidualMCTS(FunctionPrior(uniform), 30, horizon=3, add_on_reward=count, reuse=kept)
+        action = planner.act(observation, env)
+        env.step(1 - action)  # somebody else's action
+        planner.act(observation, env)
+        values.append(planner.plan().q_residual.tolist())
+    assert values[0] == values[1]
+
+
+def test_errors_of_an_environment_in_the_search():
+    class Failing(Line):
+        def step(self, action):
+            raise RuntimeError("out of road")
+
+    env = Failing()
+    planner = ResidualMCTS(FunctionPrior(gaussian), 5, grid=3, add_on_reward=rightwards)
+    with pytest.raises(
+        EnvironmentContractError, match=r"error of a copy of Failing at action .* in the search.*out of"
+    ):
+        planner.act(env.reset()[0], env)
+
+
+def test_observations_of_another_shape():
+    env = gym.make("CartPole-v1")
+    env.reset(seed=0)
+    planner = ResidualMCTS(FunctionPrior(uniform), 5, add_on_reward=rightwards)
+    with pytest.raises(ConfigurationError, match=r"observation: found \(1, 4\), expected the shape \[4\]"):
+        planner.act(np.zeros((1, 4)), env)
