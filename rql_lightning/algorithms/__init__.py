@@ -3,6 +3,7 @@
 from rql_lightning.algorithms.ablations import GreedyCustomization, KLRewardSAC, PriorLikelihoodSAC
 from rql_lightning.algorithms.base import Algorithm
 from rql_lightning.algorithms.behavior_cloning import BehaviorCloning
+from rql_lightning.algorithms.dynamics_learning import DynamicsEnsemble
 from rql_lightning.algorithms.frozen import FrozenPolicy
 from rql_lightning.algorithms.gail import GAIL
 from rql_lightning.algorithms.iq_learn import IQLearn, IQLearnSAC
@@ -16,6 +17,7 @@ __all__ = [
     "GAIL",
     "Algorithm",
     "BehaviorCloning",
+    "DynamicsEnsemble",
     "FrozenPolicy",
     "GreedyCustomization",
     "IQLearn",

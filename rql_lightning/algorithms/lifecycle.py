@@ -35,6 +35,8 @@ class Lifecycle(pl.LightningModule):
         updates: Updates made so far.
         allowed_rewards: Values of ``data.reward`` that the algorithm may learn from.
         needs_checkpoint: Whether ``test``, ``validate`` and ``predict`` require a checkpoint.
+        acts: Whether there is a policy to run episodes with; the evaluation of a model that does not act is
+            :meth:`summary`.
         arguments: Arguments of the constructors of the class and its parents by name, for loggers; where several take
             the same name, the value that the most derived one got.
         train_seconds: Wall-clock seconds from the start of training to the last update, including the evaluations in
@@ -44,6 +46,7 @@ class Lifecycle(pl.LightningModule):
     policy: Policy
     allowed_rewards: tuple[str, ...] = ("basic", "add_on", "total")
     needs_checkpoint = True
+    acts = True
 
     def __init__(self) -> None:
         self.arguments = _constructor_arguments(self)
@@ -73,6 +76,10 @@ class Lifecycle(pl.LightningModule):
     def reported_prior(self) -> Policy | None:
         """The prior that reports and videos show beside the policy, or ``None``."""
         return self.policy.prior
+
+    def summary(self) -> dict[str, float]:
+        """Return the results of training of a model that does not act, for ``metrics.json``."""
+        raise NotImplementedError
 
     def setup(self, stage: str) -> None:
         """Build the networks for the environment's spaces, once."""

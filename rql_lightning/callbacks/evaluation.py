@@ -14,7 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rql_lightning.callbacks.checkpoint import FrameCheckpoint
 from rql_lightning.callbacks.hyperparameters import log_final
 from rql_lightning.callbacks.quiet import quieten
-from rql_lightning.callbacks.report import draw_curves, draw_distribution, log_summary, print_summaries, write_summary
+from rql_lightning.callbacks.report import (
+    draw_curves,
+    draw_distribution,
+    log_summary,
+    print_summaries,
+    report_model,
+    write_summary,
+)
 from rql_lightning.callbacks.run_folder import run_folder
 from rql_lightning.callbacks.signals import Stopped, prompt_signals
 from rql_lightning.data.replay import EVALUATION_SEEDS, ReplayDataModule
@@ -97,6 +104,8 @@ class EvaluationCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
         """Evaluate the prior, and the policy unless a resumed run has been evaluated since the last due frame."""
+        if not pl_module.acts:
+            return
         due = _data(trainer).frames // self.every_n_frames * self.every_n_frames
         with prompt_signals():
             self._evaluate_prior(trainer, pl_module)
@@ -105,6 +114,8 @@ class EvaluationCallback(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Algorithm, *args: Any) -> None:  # type: ignore[override]
         """Evaluate every ``every_n_frames`` frames."""
+        if not pl_module.acts:
+            return
         data = _data(trainer)
         frames, before = data.frames, data.frames - data.frames_per_turn
         if frames // self.every_n_frames > before // self.every_n_frames and frames < data.total_frames:
@@ -128,6 +139,9 @@ class EvaluationCallback(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:  # type: ignore[override]
         """Evaluate and report the result, which :class:`FrameCheckpoint` has already saved."""
+        if not pl_module.acts:
+            report_model(trainer, pl_module)
+            return
         with prompt_signals():
             self._report(trainer, pl_module, "after training", fitted=True)
 

@@ -60,6 +60,27 @@ def log_summary(pl_module: Algorithm, summary: Summary) -> None:
         logger.save()
 
 
+def report_model(trainer: pl.Trainer, pl_module: Algorithm) -> None:
+    """Write and print the results of a model that does not act, after training.
+
+    Args:
+        trainer: Trainer of the run.
+        pl_module: Model, which has a ``summary``.
+    """
+    seconds = round(pl_module.train_seconds, 2)
+    counters = {"frames": pl_module.frames, "updates": pl_module.updates, "train_seconds": seconds}
+    summary = pl_module.summary()
+    for logger in pl_module.loggers:
+        logger.save()
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    path = write_summary(trainer, "metrics.json", {**summary, **counters})
+    if trainer.is_global_zero:
+        for name, value in summary.items():
+            print_line(f"{name}: {value:.4g}")
+        print_line(f"{path}")
+
+
 def print_summaries(
     trainer: pl.Trainer, title: str, columns: Mapping[str, Summary | None], path: Path | None = None
 ) -> None:

@@ -67,7 +67,7 @@ class VideoCallback(pl.Callback):
 
     def _record_all(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
         """Record all episodes; an error is reported and does not end the run."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not (trainer.is_global_zero and pl_module.acts) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         with prompt_signals():
             for seed in range(self.seed, self.seed + self.episodes):

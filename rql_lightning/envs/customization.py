@@ -48,6 +48,8 @@ class Customization:
             at every step), or ``None``.
         action_names: Names of discrete actions for pictures, or ``None`` for their numbers.
         map: Where states are on a map, for pictures of plans, or ``None``.
+        observed_add_on_reward: r_R from observations, actions and ``info["terminated"]``, which are all that learned
+            models predict; ``None`` if ``add_on_reward`` needs no more.
     """
 
     add_on_reward: StepFunction
@@ -59,10 +61,13 @@ class Customization:
     pictured: tuple[str, StepFunction] | None = None
     action_names: tuple[str, ...] | None = None
     map: Map | None = None
+    observed_add_on_reward: StepFunction | None = None
 
     def functions(self) -> dict[str, StepFunction]:
         """Return all step functions by the names used in messages."""
-        named = {key: getattr(self, key) for key in ("add_on_reward", "basic_reward", "is_success")}
+        named = {
+            key: getattr(self, key) for key in ("add_on_reward", "basic_reward", "is_success", "observed_add_on_reward")
+        }
         named |= {} if self.metric is None else {self.metric.name: self.metric.value}
         named |= {} if self.pictured is None else {self.pictured[0]: self.pictured[1]}
         return {name: function for name, function in named.items() if function is not None}

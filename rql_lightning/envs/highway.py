@@ -99,6 +99,18 @@ def careful_add_on_reward(observation: Any, action: Any, next_observation: Any, 
     return wish - CRASH_PENALTY * info["crashed"]
 
 
+def observed_add_on_reward(
+    observation: Any, action: Any, next_observation: Any, info: dict[str, Any], right_lane: float = 0.5, lanes: int = 3
+) -> Any:
+    """Return right_lane · lane / (lanes − 1), with the index of the lane that the ego vehicle is nearest to.
+
+    It needs observations alone. :func:`add_on_reward` takes the lane that the vehicle is steering to, which is another
+    one while it changes lanes.
+    """
+    lane = np.clip(np.rint(next_observation[..., 2] * lanes), 0.0, lanes - 1)  # y / (4 m · lanes) is seen
+    return right_lane * lane / max(lanes - 1, 1)
+
+
 def lane_index(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> Any:
     """Return the target lane's index / (lanes − 1): 0 for the leftmost lane, 1 for the rightmost."""
     return info["rewards"]["right_lane_reward"]
@@ -134,21 +146,23 @@ def customization(**settings: Any) -> Customization:
     """Return the customization of a Highway with these settings (:func:`highway_config`)."""
     config = highway_config(**settings)
     weights = {"speed": config["high_speed_reward"], "collision": config["collision_reward"]}
+    weight, lanes = config["right_lane_reward"], config["lanes_count"]
     return Customization(
-        add_on_reward=partial(add_on_reward, right_lane=config["right_lane_reward"]),
+        add_on_reward=partial(add_on_reward, right_lane=weight),
         basic_reward=partial(basic_reward, **weights),
         metric=Metric("lane_index", lane_index, "mean"),
         is_success=partial(is_success, steps=episode_steps(config)),
         vectorized=True,
         read_only=True,
-        pictured=("lateral position y (m), one lane every 4 m", partial(lateral_position, lanes=config["lanes_count"])),
+        pictured=("lateral position y (m), one lane every 4 m", partial(lateral_position, lanes=lanes)),
         action_names=ACTIONS,
         map=Map(
             needs=("vehicles",),
             positions=ego_positions,
-            scene=partial(road_scene, lanes=config["lanes_count"]),
+            scene=partial(road_scene, lanes=lanes),
             camera=follow_camera(config, scaling=5.5, centering=(0.3, 0.5)),
         ),
+        observed_add_on_reward=partial(observed_add_on_reward, right_lane=weight, lanes=lanes),
     )
 
 

@@ -3,6 +3,7 @@
 from rql_lightning.planning.copies import CopyDynamics
 from rql_lightning.planning.dynamics import Dynamics, Transition
 from rql_lightning.planning.finite import TabularActions, TabularDynamics
+from rql_lightning.planning.learned import LearnedDynamics
 from rql_lightning.planning.plan import Plan
 from rql_lightning.planning.planner import Planner, Settings
 from rql_lightning.planning.simulator import SimulatorDynamics, has_simulator
@@ -10,6 +11,7 @@ from rql_lightning.planning.simulator import SimulatorDynamics, has_simulator
 __all__ = [
     "CopyDynamics",
     "Dynamics",
+    "LearnedDynamics",
     "Plan",
     "Planner",
     "Settings",

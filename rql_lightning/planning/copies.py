@@ -66,8 +66,8 @@ class CopyDynamics(Dynamics):
         mode = env.metadata.get("autoreset_mode")
         if mode == AutoresetMode.NEXT_STEP:
             raise EnvironmentContractError(
-                f"env: found {self._name} in {mode}, whose ended episodes have no state to plan from, expected DISABLED or "
-                "SAME_STEP"
+                f"env: found {self._name} in {mode}, whose ended episodes have no state to plan from, "
+                "expected DISABLED or SAME_STEP"
             )
         check_wrappers(env, (VectorCustomizationWrapper, SameStepAutoreset))
         envs = getattr(env.unwrapped, "envs", None)

@@ -95,7 +95,7 @@ def _linear(weights: np.ndarray, start: int, x: np.ndarray, outputs: int, relu: 
 
 
 @njit
-def _layers(weights: np.ndarray, start: int, widths: np.ndarray, x: np.ndarray, relu_last: bool) -> np.ndarray:
+def layers(weights: np.ndarray, start: int, widths: np.ndarray, x: np.ndarray, relu_last: bool) -> np.ndarray:
     """Return layers of these widths, whose weights start at an index, of ``x [widths[0]]``."""
     last = len(widths) - 2
     for layer in range(last + 1):
@@ -115,7 +115,7 @@ def _pooled(network: Network, x: np.ndarray) -> np.ndarray:
     for row in range(1, network.rows):
         for column in range(width):
             pair[width + column] = x[row * width + column]
-        embedded = _layers(network.weights, 0, network.embedding, pair, True)
+        embedded = layers(network.weights, 0, network.embedding, pair, True)
         for j in range(last):
             pooled[width + j] += embedded[j] / np.float32(network.rows - 1)
             pooled[width + last + j] = max(pooled[width + last + j], embedded[j])  # embeddings are at least 0
@@ -133,7 +133,7 @@ def log_probabilities(network: Network, observation: np.ndarray, result: np.ndar
         x = _pooled(network, x)
         for layer in range(len(network.embedding) - 1):
             start += (network.embedding[layer] + 1) * network.embedding[layer + 1]
-    outputs = _layers(network.weights, start, network.head, x, False)
+    outputs = layers(network.weights, start, network.head, x, False)
     total, highest = 0.0, -math.inf
     for j in range(len(result)):
         highest = max(highest, float(outputs[j]))

@@ -58,7 +58,7 @@ class AddOnReward:
             reason = f"{type(error).__name__}: {error}"
             where = "" if index is None else f" at {_described((*arguments[:2],))}"
             raise EnvironmentContractError(
-                f"{self._name()}: found an error in the search{where} ({reason}), expected a number"
+                f"{self.name()}: found an error in the search{where} ({reason}), expected a number"
             ) from error
 
     def _checked(self, values: Any, transition: Any) -> np.ndarray:
@@ -75,12 +75,13 @@ class AddOnReward:
             self._refuse(f"{result[index]} in the search at {where}", "a finite number")
         return result
 
-    def _name(self) -> str:
+    def name(self) -> str:
+        """Return what messages call the function."""
         function = getattr(self.function, "func", self.function)  # of a partial
         return f"add-on reward {getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
 
     def _refuse(self, found: str, expected: str) -> NoReturn:
-        raise EnvironmentContractError(f"{self._name()}: found {found}, expected {expected}")
+        raise EnvironmentContractError(f"{self.name()}: found {found}, expected {expected}")
 
 
 def _described(pair: Any) -> str:

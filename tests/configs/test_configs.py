@@ -83,7 +83,7 @@ def write(config: dict[str, Any], folder: Path) -> Path:
     return folder / "edited.yaml"
 
 
-IMITATION = ("BehaviorCloning", "FrozenPolicy", "GAIL", "IQLearn", "IQLearnSAC")
+IMITATION = ("BehaviorCloning", "DynamicsEnsemble", "FrozenPolicy", "GAIL", "IQLearn", "IQLearnSAC")
 ABLATIONS = {"greedy", "kl_reward", "prior_likelihood_reward"}
 
 

@@ -271,7 +271,7 @@ def test_wrappers_that_a_model_does_not_know_of():
         several = make_vector_env(name, 2, "add_on")
         wrapped = gym.wrappers.vector.TransformObservation(several, lambda observation: 0 * observation)
         with pytest.raises(EnvironmentContractError, match="found the wrapper TransformObservation"):
-            model().attach(wrapped)
+            model().attach(wrapped, rightwards)
 
 
 def test_environments_that_reset_themselves_a_step_late():
