@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rql_lightning import algorithms
-from rql_lightning.algorithms import Algorithm, IQLearn, ResidualSAC, SoftActorCritic, SoftQLearning
+from rql_lightning.algorithms import Algorithm, IQLearn, ResidualMCTS, ResidualSAC, SoftActorCritic, SoftQLearning
 from rql_lightning.callbacks.hyperparameters import settings
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.loading import CheckpointPrior
@@ -26,6 +26,7 @@ SPECIAL = {"alpha": 0.7, "alpha_hat": 0.7, "prior_log_prob_min": -50.0}
 SPECIAL |= {"start_at": "pretrained:mountain-car-rl", "hidden_sizes": [8, 8], "goal_scales": [2.0, 3.0]}
 SPECIAL |= {"family": "mixture", "rows": 3, "reward_kind": "gail", "regularization": "none"}
 SPECIAL |= {"discriminator_sizes": [8], "discriminator_learning_rate_schedule": "linear"}
+SPECIAL |= {"reuse": "tree", "variant": "authors", "grid": 4, "samples": 5, "sorted_by": 1}
 SPECIAL |= {"target_entropy": -3.5, "huber_delta": 0.6, "max_grad_norm": 5.5, "omega_prime": 0.4}
 
 
@@ -38,6 +39,8 @@ def parameters(algorithm: type) -> dict[str, Any]:
             found = {each.name: each.default for each in named if each.kind != each.VAR_KEYWORD} | found
     if algorithm is IQLearn:  # has a loss of its own, and refuses that of its parent
         found.pop("huber_delta")
+    if algorithm is ResidualMCTS:  # an object and a function
+        found = {name: value for name, value in found.items() if name not in ("dynamics", "add_on_reward")}
     if "alpha_hat" in found:  # passed on to the parent as alpha, and such a parent's start_at is refused
         found = {name: default for name, default in found.items() if name not in ("alpha", "start_at")}
     return found
