@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -11,8 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core import event
 
 _told: set[str] = set()
+
+
+class _Announcement(event.Listener):
+    """Say once in a process that code is being compiled, which is a long silence otherwise; cached code is not."""
+
+    def on_start(self, event: Any) -> None:
+        function = event.data["dispatcher"].py_func
+        if function.__module__.split(".")[0] == __name__.split(".")[0] and __name__ not in _told:
+            _told.add(__name__)
+            logging.getLogger(__name__).warning("compiling simulators or planners: up to a minute, once on a machine")
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to say."""
+
+
+event.register("numba:compile", _Announcement())
 
 
 def entry_point(function: Callable[..., Any], parallel: bool = False) -> Callable[..., Any]:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import torch
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector
 
 from rql_lightning.algorithms.base import Minibatch
+from rql_lightning.algorithms.early_stopping import StopsEarly
 from rql_lightning.algorithms.hyperparameters import Schedule, check_hyperparameters
-from rql_lightning.algorithms.imitation import Imitates
 from rql_lightning.algorithms.optimization import VectorOptimizer
-from rql_lightning.errors import DivergenceError
 from rql_lightning.policies import Encoder, NetworkPolicy
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
 
 
-class BehaviorCloning(Imitates):
+class BehaviorCloning(StopsEarly):
     """Fit a policy to demonstrations by maximum likelihood, for discrete or bounded continuous actions.
 
     The loss is −E[log π(a|s)] − entropy_weight · E[H(π(·|s))] + fallback_weight · E[−log π(a′|s′)], with uniformly
@@ -53,9 +50,6 @@ class BehaviorCloning(Imitates):
 
     learns_online = False
     policy: NetworkPolicy
-    best_weights: Tensor
-    best_log_prob: Tensor
-    waited: Tensor
 
     def __init__(
         self,
@@ -96,9 +90,7 @@ class BehaviorCloning(Imitates):
             encoder=encoder,
             task=task,
         )
-        self.register_buffer("best_weights", parameters_to_vector(self.policy.parameters()).detach().clone())
-        self.register_buffer("best_log_prob", torch.tensor(-torch.finfo(torch.float32).max))
-        self.register_buffer("waited", torch.tensor(0))
+        self.remember_best(self.policy.parameters())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Create an Adam optimizer for the policy's network."""
@@ -116,7 +108,7 @@ class BehaviorCloning(Imitates):
             self.updates += 1
             history.append({name: value.detach() for name, value in terms.items()})
         means = {f"{key}_loss": torch.stack([row[key] for row in history]).mean().item() for key in history[0]}
-        self._validate(len(minibatches))
+        self.stop_early(len(minibatches))
         return {**means, "learning_rate": optimizer.param_groups[0]["lr"]}
 
     def losses(self, minibatch: Minibatch) -> dict[str, Tensor]:
@@ -130,31 +122,6 @@ class BehaviorCloning(Imitates):
             random_action = family.uniform(unlike)
             losses["fallback"] = -self.fallback_weight * family.log_prob(unlike, random_action).mean()
         return losses
-
-    # -- early stopping ----------------------------------------------------------------------------------------------
-
-    def _validate(self, updates: int) -> None:
-        """Evaluate the held-out episodes if it is due, keep the best weights, and stop where they do not improve."""
-        over = self.data.frames >= self.data.total_frames
-        due = self.updates // updates % self.validate_every == 0 or over
-        if self.demonstrations.held_out is None or not due:
-            return
-        log_prob = self.held_out_log_prob()
-        if self.trainer.world_size > 1:  # so that all ranks decide the same, whatever rounding does
-            log_prob = self._average(torch.tensor(log_prob, device=self.device)).item()
-        if math.isnan(log_prob):
-            raise DivergenceError("the log-likelihood of the held-out episodes became NaN; try a smaller learning_rate")
-        weights = self.main_optimizer.optimizer.vectors[0].detach()  # the policy's parameters are views of it
-        self.waited += 1
-        if log_prob > self.best_log_prob:
-            self.best_weights.copy_(weights)
-            self.best_log_prob.fill_(log_prob)
-            self.waited.zero_()
-        if over or (self.patience is not None and self.waited >= self.patience):
-            weights.copy_(self.best_weights)
-            self.trainer.should_stop = True
-            self.waited.zero_()
-        self.log_metrics({"train/held_out_log_prob": log_prob})
 
 
 def unlike_states(code: Tensor, spread: float) -> Tensor:

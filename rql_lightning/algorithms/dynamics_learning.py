@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils import parameters_to_vector
 
 from rql_lightning.algorithms.dynamics_errors import held_out_errors
+from rql_lightning.algorithms.early_stopping import StopsEarly
 from rql_lightning.algorithms.hyperparameters import Schedule, check_hyperparameters
-from rql_lightning.algorithms.imitation import CHUNK, Imitates
+from rql_lightning.algorithms.imitation import CHUNK
 from rql_lightning.algorithms.optimization import VectorOptimizer
-from rql_lightning.errors import ConfigurationError, DivergenceError, require
+from rql_lightning.errors import ConfigurationError, require
 from rql_lightning.planning.ensemble import DynamicsNetwork
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from rql_lightning.data.demonstrations import Demonstrations
 
 
-class DynamicsEnsemble(Imitates):
+class DynamicsEnsemble(StopsEarly):
     """Fit an ensemble of networks to recorded transitions, for planning with LearnedDynamics; it does not act.
 
     The loss of each member is the mean of H(change − predicted change) / huber_delta over the numbers of an
@@ -55,10 +54,8 @@ class DynamicsEnsemble(Imitates):
 
     learns_online = False
     acts = False
+    held_out_metric, maximized = "loss", False
     policy: DynamicsNetwork  # type: ignore[assignment]  # what the file holds in the place of a policy
-    best_weights: Tensor
-    best_loss: Tensor
-    waited: Tensor
 
     def __init__(
         self,
@@ -107,9 +104,7 @@ class DynamicsEnsemble(Imitates):
         """Allocate the networks, and the best weights so far."""
         shape = (self.members, self.hidden_sizes, self.rows, self.sorted_by)
         self.policy = DynamicsNetwork(observation_space, action_space, *shape, task)
-        self.register_buffer("best_weights", parameters_to_vector(self.policy.parameters()).detach().clone())
-        self.register_buffer("best_loss", torch.tensor(torch.finfo(torch.float32).max))
-        self.register_buffer("waited", torch.tensor(0))
+        self.remember_best(self.policy.parameters())
 
     @property
     def reported_prior(self) -> None:
@@ -134,7 +129,7 @@ class DynamicsEnsemble(Imitates):
             self.updates += 1
             history.append({name: value.detach() for name, value in terms.items()})
         means = {f"{key}_loss": torch.stack([row[key] for row in history]).mean().item() for key in history[0]}
-        self._validate(len(history))
+        self.stop_early(len(history))
         return {**means, "learning_rate": optimizer.param_groups[0]["lr"]}
 
     def _columns(self, batch: TensorDictBase) -> list[Tensor]:
@@ -166,7 +161,7 @@ class DynamicsEnsemble(Imitates):
     # -- held-out episodes -------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def held_out_loss(self) -> float:
+    def held_out_score(self) -> float:
         """Return the loss over all transitions of the held-out episodes, each predicted by each member."""
         held_out = self._held_out()
         total = 0.0
@@ -181,28 +176,6 @@ class DynamicsEnsemble(Imitates):
         require(held_out is not None, "data.validation_fraction", 0, "more than 0: the error of a model is to be known")
         assert held_out is not None
         return held_out
-
-    def _validate(self, updates: int) -> None:
-        """Evaluate the held-out episodes if it is due, keep the best weights, and stop where they do not improve."""
-        over = self.data.frames >= self.data.total_frames
-        if not over and self.updates // updates % self.validate_every != 0:
-            return
-        loss = self.held_out_loss()
-        if self.trainer.world_size > 1:  # so that all ranks decide the same, whatever rounding does
-            loss = self._average(torch.tensor(loss, device=self.device)).item()
-        if math.isnan(loss):
-            raise DivergenceError("the loss of the held-out episodes became NaN; try a smaller model.learning_rate")
-        weights = self.main_optimizer.optimizer.vectors[0].detach()  # the networks' parameters are views of it
-        self.waited += 1
-        if loss < self.best_loss:
-            self.best_weights.copy_(weights)
-            self.best_loss.fill_(loss)
-            self.waited.zero_()
-        if over or (self.patience is not None and self.waited >= self.patience):
-            weights.copy_(self.best_weights)
-            self.trainer.should_stop = True
-            self.waited.zero_()
-        self.log_metrics({"train/held_out_loss": loss})
 
     def on_train_end(self) -> None:
         """Log the errors on the held-out episodes."""

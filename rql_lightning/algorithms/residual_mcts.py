@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rql_lightning.algorithms.customization import CustomizesPrior
 from rql_lightning.algorithms.hyperparameters import check_hyperparameters, check_number
-from rql_lightning.errors import ConfigurationError, EnvironmentContractError, require
+from rql_lightning.algorithms.untrained import Untrained
+from rql_lightning.errors import EnvironmentContractError, require
 from rql_lightning.planning import CopyDynamics, Dynamics, Plan, Planner, Settings, SimulatorDynamics, has_simulator
 from rql_lightning.planning.candidates import candidate_actions
 from rql_lightning.planning.planner import Reuse
@@ -21,7 +22,7 @@ from rql_lightning.priors import Prior
 from rql_lightning.spaces import as_elements
 
 
-class ResidualMCTS(CustomizesPrior):
+class ResidualMCTS(Untrained, CustomizesPrior):
     """Plan each decision with a model of the environment (Eq. 13 and 14); nothing is trained, and no checkpoint needed.
 
     In Python, :meth:`act` decides for a live environment. On the command line, test, validate and predict evaluate it.
@@ -51,8 +52,6 @@ class ResidualMCTS(CustomizesPrior):
         seed: Seed of the search. A decision depends on it and on the state alone.
     """
 
-    needs_checkpoint = False
-
     def __init__(
         self,
         prior: Prior,
@@ -77,9 +76,17 @@ class ResidualMCTS(CustomizesPrior):
         self._prior, self._dynamics = [prior], dynamics
         self.omega_prime, self.alpha_hat = float(self.weight_of(omega_prime, alpha_hat)), alpha_hat
         self.add_on_reward, self.grid, self.samples = add_on_reward, grid, samples
-        authors = variant == "authors"
-        search = (simulations, horizon, gamma, alpha_hat, epsilon, reuse, max_successors, authors, seed)
-        self.search = Settings(*search)
+        self.search = Settings(
+            int(simulations),
+            int(horizon),
+            gamma,
+            alpha_hat,
+            epsilon,
+            reuse,
+            int(max_successors),
+            authors=variant == "authors",
+            seed=int(seed),
+        )
         self.planner: Planner | None = None
         self._planned_for: Any = None
 
@@ -143,16 +150,6 @@ class ResidualMCTS(CustomizesPrior):
 
     # -- on the command line -----------------------------------------------------------------------------------------
 
-    def setup(self, stage: str) -> None:
-        """Prepare to plan for the environment of the run.
-
-        Raises:
-            ConfigurationError: If the stage is ``fit``.
-        """
-        if stage == "fit":
-            raise ConfigurationError("model: found ResidualMCTS, which is not trained, expected test in place of fit")
-        super().setup(stage)
-
     def build(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> None:
         """Prepare to plan for the environment of the run, with two decisions, after which compiled code is loaded."""
         env = self.data.make_env(1)
@@ -181,6 +178,3 @@ class ResidualMCTS(CustomizesPrior):
     def reported_prior(self) -> Policy:
         """The prior."""
         return self.prior
-
-    def configure_optimizers(self) -> None:
-        """None; Lightning asks for the method before :meth:`setup` can refuse."""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from rql_lightning.compilation import entry_point
 from rql_lightning.errors import require
-from rql_lightning.planning.mcts import next_uniform
 from rql_lightning.planning.network import all_log_probabilities, compiled_network
+from rql_lightning.planning.search import next_uniform
 from rql_lightning.priors import Prior
 from rql_lightning.spaces import as_elements
 

@@ -17,8 +17,8 @@ from rql_lightning.envs.simulation.highway import Scene
 from rql_lightning.envs.simulation.vehicles import VEHICLE
 from rql_lightning.planning.candidates import CandidateActions, DiscreteActions
 from rql_lightning.planning.dynamics import Dynamics
-from rql_lightning.planning.mcts import Nodes, Roots, Rules, advance_one, link
 from rql_lightning.planning.network import Network, log_probabilities
+from rql_lightning.planning.search import Nodes, Roots, Rules, advance_one, link
 from rql_lightning.planning.simulator import SimulatorDynamics
 from rql_lightning.planning.tree import Tree
 

@@ -10,14 +10,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rql_lightning.envs.customization import StepFunction
-from rql_lightning.envs.registration import no_wish
 from rql_lightning.envs.simulation import CompiledVectorEnv
 from rql_lightning.envs.vector import SameStepAutoreset
 from rql_lightning.envs.wrappers import VectorCustomizationWrapper
 from rql_lightning.errors import EnvironmentContractError
-from rql_lightning.planning.dynamics import Dynamics, Transition, rows_equal
+from rql_lightning.planning.dynamics import Dynamics, Transition, customization_of, described, rows_equal
 from rql_lightning.planning.reward import AddOnReward
-from rql_lightning.planning.simulator import check_wrappers, described
+from rql_lightning.planning.simulator import check_wrappers
 from rql_lightning.planning.tree import State
 from rql_lightning.spaces import as_elements
 
@@ -46,15 +45,10 @@ class CopyDynamics(Dynamics):
         """
         self._name = described(env)
         self.action_space = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
-        task = _attribute(env, "customization")
         if add_on_reward is not None:
             self._reward: AddOnReward | None = AddOnReward(add_on_reward)
-        elif task is None or task.add_on_reward is no_wish:
-            raise EnvironmentContractError(
-                f"add_on_reward: found none for {self._name}, expected a function (observation, action, "
-                "next_observation, info) -> float"
-            )
-        else:  # the copies of a vector environment are those of the environments within
+        else:  # the copies of a vector environment are those of the environments within, without its wrapper
+            task = customization_of(env)
             self._reward = AddOnReward(task.add_on_reward) if isinstance(env, VectorEnv) else None
         for one in self._originals(env):
             self._copy(one)
@@ -130,13 +124,6 @@ class CopyDynamics(Dynamics):
         here, there = state["observation"], other["observation"]
         equal = rows_equal({"observation": here}, {"observation": there})
         return equal if self.fully_observed else np.zeros(len(equal), dtype=bool)
-
-
-def _attribute(env: Any, name: str) -> Any:
-    try:
-        return env.get_wrapper_attr(name) if isinstance(env, gym.Env) else getattr(env, name, None)
-    except AttributeError:
-        return None
 
 
 def _objects(envs: list[Any]) -> np.ndarray:

@@ -10,7 +10,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from rql_lightning.envs.customization import StepFunction
+from rql_lightning.envs.customization import Customization, StepFunction
+from rql_lightning.envs.registration import no_wish
+from rql_lightning.errors import EnvironmentContractError
 from rql_lightning.planning.tree import State
 
 
@@ -90,3 +92,26 @@ def rows_equal(state: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray])
     """Return which rows of two mappings of arrays ``[n, …]`` are equal, bool ``[n]``."""
     equal = [(state[key] == other[key]).all(axis=tuple(range(1, np.ndim(other[key])))) for key in other]
     return np.logical_and.reduce(equal)
+
+
+def described(env: Any) -> str:
+    """Return what messages call an environment."""
+    return type(env.unwrapped).__name__ if env.spec is None else f"{env.spec.id}"
+
+
+def customization_of(env: gym.Env[Any, Any] | VectorEnv) -> Customization:
+    """Return the task of an environment, scalar or vector.
+
+    Raises:
+        EnvironmentContractError: If it has no add-on reward.
+    """
+    try:
+        task = env.get_wrapper_attr("customization") if isinstance(env, gym.Env) else env.customization
+    except AttributeError:
+        task = None
+    if task is None or task.add_on_reward is no_wish:
+        raise EnvironmentContractError(
+            f"add_on_reward: found none for {described(env)}, expected a function (observation, action, "
+            "next_observation, info) -> float"
+        )
+    return task

@@ -11,14 +11,12 @@ from gymnasium.vector import VectorEnv
 from numba import njit
 
 from rql_lightning.compilation import entry_point
-from rql_lightning.envs.customization import Customization, StepFunction
-from rql_lightning.envs.registration import no_wish
+from rql_lightning.envs.customization import StepFunction
 from rql_lightning.errors import EnvironmentContractError, require
-from rql_lightning.planning.dynamics import Dynamics, Transition
+from rql_lightning.planning.dynamics import Dynamics, Transition, customization_of
 from rql_lightning.planning.ensemble import DynamicsNetwork, load_dynamics
 from rql_lightning.planning.network import layers
 from rql_lightning.planning.reward import AddOnReward
-from rql_lightning.planning.simulator import described
 from rql_lightning.planning.tree import State
 from rql_lightning.spaces import check_same
 
@@ -82,8 +80,13 @@ class LearnedDynamics(Dynamics):
             spaces = (env.single_observation_space, env.single_action_space)
         check_same(f"dynamics {self.name}, observation space", self.network.observation_space, spaces[0], False)
         check_same(f"dynamics {self.name}, action space", self.network.action_space, spaces[1], True)
-        task = getattr(env, "customization", None) if isinstance(env, VectorEnv) else _customization(env)
-        self.reward = self._reward(task, add_on_reward, described(env))
+        if add_on_reward is not None:
+            self.reward = AddOnReward(add_on_reward)
+        else:
+            task = customization_of(env)
+            self.reward = AddOnReward(
+                task.observed_add_on_reward or task.add_on_reward, task.vectorized, task.read_only
+            )
         observation = np.zeros((1, *(spaces[0].shape or ())), spaces[0].dtype)
         action = np.zeros((1, *(spaces[1].shape or ())), spaces[1].dtype)
         try:
@@ -95,17 +98,6 @@ class LearnedDynamics(Dynamics):
                     "observations, actions and info['terminated'], which are all that a learned model predicts; set "
                     "add_on_reward"
                 ) from error
-
-    @staticmethod
-    def _reward(task: Customization | None, given: StepFunction | None, name: str) -> AddOnReward:
-        if given is not None:
-            return AddOnReward(given)
-        if task is None or task.add_on_reward is no_wish:
-            raise EnvironmentContractError(
-                f"add_on_reward: found none for {name}, expected a function (observation, action, next_observation, "
-                "info) -> float"
-            )
-        return AddOnReward(task.observed_add_on_reward or task.add_on_reward, task.vectorized, task.read_only)
 
     def read(self, env: Any, observation: np.ndarray) -> State:
         """Return the observations, which are all that the model knows of the environment."""
@@ -146,13 +138,6 @@ class LearnedDynamics(Dynamics):
 
 def _array(tensor: Any) -> np.ndarray:
     return tensor.detach().cpu().numpy()
-
-
-def _customization(env: Any) -> Any:
-    try:
-        return env.get_wrapper_attr("customization")
-    except AttributeError:
-        return None
 
 
 # -- compiled --------------------------------------------------------------------------------------------------------

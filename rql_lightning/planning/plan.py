@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rql_lightning.planning.mcts import NONE, boltzmann
+from rql_lightning.planning.mcts import boltzmann
+from rql_lightning.planning.search import NONE
 from rql_lightning.planning.tree import Tree
 
 

@@ -14,16 +14,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from rql_lightning.errors import EnvironmentContractError
+from rql_lightning.errors import EnvironmentContractError, require
 from rql_lightning.planning.candidates import CandidateActions
 from rql_lightning.planning.compiled import compiled_search
 from rql_lightning.planning.dynamics import Dynamics
-from rql_lightning.planning.mcts import NONE, ROLL_OUT, Rules, advance, boltzmann
+from rql_lightning.planning.mcts import boltzmann
 from rql_lightning.planning.plan import Plan, extract_plan
+from rql_lightning.planning.search import NONE, ROLL_OUT, Rules, advance, mixed_bits
 from rql_lightning.planning.tree import State, Tree
 from rql_lightning.policies import Decision
 
 MOST_DECISIONS = 1_000_000  # whose seconds are remembered
+STREAM_OF_THE_MODEL = np.uint64(0x5851F42D4C957F2D)  # apart from the search's own random numbers
 Reuse = Literal["nothing", "states", "tree"]
 
 
@@ -128,6 +130,8 @@ class Planner:
         """Return the search of the last decision from one of the states."""
         if self._tree is None:
             raise EnvironmentContractError("plan: found no decision, expected one before it can be looked at")
+        count = len(self._tree.roots.root)
+        require(0 <= row < count, "row", row, f"an index below {count}, the number of environments planned for")
         tree, root = self._tree, int(self._tree.roots.root[row])
         actions = self._actions(tree, np.array([root]))[0]
         return extract_plan(tree, root, actions, self.settings.alpha_hat, int(self._chosen[row]))
@@ -206,7 +210,7 @@ class Planner:
         if self.dynamics.deterministic:
             new = tree.reserve(len(waiting))
         else:
-            states = self.dynamics.reseed(states, _mixed(roots.random[waiting]))
+            states = self.dynamics.reseed(states, mixed_bits(roots.random[waiting] ^ STREAM_OF_THE_MODEL))
             new = self._places(tree, waiting)
         transition = self.dynamics.step(states, action)
         tree.write_states(new, transition.state)
@@ -243,14 +247,6 @@ def _seed(seed: int, observation: np.ndarray) -> int:
     """Return 64 bits that depend on the seed and the observation alone."""
     digest = hashlib.blake2b(observation.tobytes(), digest_size=8, key=str(seed).encode()).digest()
     return int.from_bytes(digest, "little")
-
-
-def _mixed(states: np.ndarray) -> np.ndarray:
-    """Return random bits for the model from the states of the search's random numbers, uint64 ``[n]``."""
-    z = states ^ np.uint64(0x5851F42D4C957F2D)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 @contextmanager

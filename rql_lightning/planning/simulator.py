@@ -16,7 +16,7 @@ from rql_lightning.envs.simulation import CompiledVectorEnv
 from rql_lightning.envs.vector import SameStepAutoreset
 from rql_lightning.envs.wrappers import CustomizationWrapper, VectorCustomizationWrapper
 from rql_lightning.errors import EnvironmentContractError
-from rql_lightning.planning.dynamics import Dynamics, Transition
+from rql_lightning.planning.dynamics import Dynamics, Transition, described
 from rql_lightning.planning.reward import AddOnReward
 from rql_lightning.planning.tree import State
 
@@ -130,8 +130,3 @@ def compiled_form(env: gym.Env[Any, Any]) -> VectorEnv:
     ignored = ("reward", "omega", "render_mode")
     kwargs = {key: value for key, value in env.spec.kwargs.items() if key not in ignored}
     return make_vector_env(env.spec.id, 1, "basic", env_kwargs=kwargs)
-
-
-def described(env: Any) -> str:
-    """Return what messages call an environment."""
-    return type(env.unwrapped).__name__ if env.spec is None else f"{env.spec.id}"

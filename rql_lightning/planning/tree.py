@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rql_lightning.planning.mcts import NONE, START, Nodes, Roots, descendants
+from rql_lightning.planning.search import NONE, START, Nodes, Roots, descendants
 
 State = Mapping[str, np.ndarray]
 """States of a model as arrays of one row per state, ``[n, …]``: ``observation``, and whatever else the model needs."""
@@ -22,8 +22,8 @@ class Tree:
 
     Attributes:
         size: Number of nodes in use.
-        nodes: Statistics (:class:`~rql_lightning.planning.mcts.Nodes`); rows from ``size`` on are unused.
-        roots: Where the search from each root stands (:class:`~rql_lightning.planning.mcts.Roots`).
+        nodes: Statistics (:class:`~rql_lightning.planning.search.Nodes`); rows from ``size`` on are unused.
+        roots: Where the search from each root stands (:class:`~rql_lightning.planning.search.Roots`).
         states: The model's states, ``[n, …]``.
         candidates: Candidate actions of each node in the environment's units, ``[n, A, …]``, if they differ.
     """

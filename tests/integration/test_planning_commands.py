@@ -96,7 +96,10 @@ def test_what_is_refused(arguments, message, tmp_path, capsys):
 def test_there_is_nothing_to_fit(tmp_path, capsys):
     with pytest.raises(SystemExit):
         command_line("1", command="fit", root=tmp_path)
-    assert "found ResidualMCTS, which is not trained, expected test in place of fit" in capsys.readouterr().err
+    assert (
+        "found ResidualMCTS, which is not trained, expected test, validate or predict in place of fit"
+        in capsys.readouterr().err
+    )
 
 
 def test_finished_episodes_are_kept_when_a_test_is_stopped(tmp_path, monkeypatch, capsys):

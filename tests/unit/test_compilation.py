@@ -42,6 +42,25 @@ def doubled(x):
     return 2 * x
 
 
+def tripled(x):
+    return 3 * x
+
+
+def test_compiling_is_announced_once_and_machine_code_from_disk_is_not(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compilation, "_told", set())
+    monkeypatch.setattr(compilation, "__name__", __name__)  # the package that announces its own functions
+    assert compilation.entry_point(tripled)(2) == 6
+    assert compilation.entry_point(tripled)(2.0) == 6
+    assert [record.getMessage() for record in caplog.records] == [
+        "compiling simulators or planners: up to a minute, once on a machine"
+    ]
+    caplog.clear()
+    monkeypatch.setattr(compilation, "_told", set())
+    assert compilation.entry_point(tripled)(2) == 6
+    assert not caplog.records
+
+
 def test_a_folder_that_can_be_written_is_used_and_nothing_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path))
     with warnings.catch_warnings():

@@ -26,6 +26,7 @@ from rql_lightning.errors import CheckpointError, ConfigurationError, Environmen
 from rql_lightning.loading import CheckpointPrior
 from rql_lightning.planning import LearnedDynamics
 from rql_lightning.planning.ensemble import DynamicsNetwork, load_dynamics
+from rql_lightning.planning.reward import AddOnReward
 
 CARTPOLE = "rql_lightning/CartPole-v0"
 BOX, TWO = gym.spaces.Box(-10.0, 10.0, (4,)), gym.spaces.Discrete(2)
@@ -293,6 +294,16 @@ def test_the_observed_add_on_reward_of_highway():
         observation = following
         env.reset(options={"reset_mask": terminated | truncated}) if (terminated | truncated).any() else None
     assert near / 15 > 0.97
+
+
+def test_the_careful_reward_of_a_learned_highway():
+    observations = np.zeros((2, 25), np.float32)
+    observations[:, 2] = 2 / 3
+    reward = AddOnReward(highway.observed_careful_add_on_reward, vectorized=True)
+    info = {"terminated": np.array([False, True])}
+    assert reward(observations, np.zeros(2, int), observations, info) == pytest.approx([0.5, -4.5])
+    crash = {"crashed": info["terminated"], "rewards": {"right_lane_reward": 1.0, "on_road_reward": 1.0}}
+    assert highway.careful_add_on_reward(None, None, None, crash) == pytest.approx([0.5, -4.5])
 
 
 def test_a_wrong_add_on_reward():

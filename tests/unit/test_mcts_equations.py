@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rql_lightning import functional
-from rql_lightning.planning import mcts
+from rql_lightning.planning import mcts, search
 
 LISTS = st.lists(st.floats(-20, 20), min_size=3, max_size=3)
 
@@ -60,7 +60,7 @@ def test_actions_that_the_prior_excludes():
     weighted = np.array([0.0, -np.inf])
     assert mcts.residual_value(np.array([1.0, 100.0]), weighted, 1.0) == 1.0
     assert mcts.tree_policy(np.array([1.0, 100.0]), weighted, np.array([1, 1]), 1.0, 0.0) == pytest.approx([1.0, 0.0])
-    assert mcts.draw(np.array([0.0, 1.0, 0.0]), 1.0 - 1e-16) == 1
+    assert search.draw(np.array([0.0, 1.0, 0.0]), 1.0 - 1e-16) == 1
 
 
 def test_the_authors_value_takes_actions_without_visits_for_zero():

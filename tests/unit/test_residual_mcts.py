@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import gymnasium as gym
@@ -10,7 +11,7 @@ import pytest
 import torch
 from test_planning_dynamics import Noisy, rightwards
 
-from rql_lightning.algorithms import ResidualMCTS
+from rql_lightning.algorithms import FrozenPolicy, ResidualMCTS, ResidualSAC, ResidualSoftQLearning
 from rql_lightning.envs import make_vector_env
 from rql_lightning.envs.highway import careful_add_on_reward
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError, SpaceMismatchError
@@ -214,11 +215,31 @@ def test_continuous_actions_sampled_from_the_prior():
         ({"max_successors": -1}, "model.max_successors: found -1"),
         ({"seed": -1}, "model.seed: found -1"),
         ({"alpha_hat": "auto"}, "model.alpha_hat: found 'auto'"),
+        ({"simulations": True}, "model.simulations: found True"),
+        ({"seed": 2**64}, "model.seed: found 18446744073709551616"),
+        ({"dynamics": "copy"}, "model.dynamics: found 'copy', expected a rql_lightning.planning.Dynamics"),
+        ({"add_on_reward": 3}, "model.add_on_reward: found 3, expected a function"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ConfigurationError, match=message):
         ResidualMCTS(FunctionPrior(uniform), **settings)
+
+
+@pytest.mark.parametrize("algorithm", [ResidualMCTS, ResidualSAC, ResidualSoftQLearning, FrozenPolicy])
+def test_a_function_is_no_prior(algorithm):
+    with pytest.raises(ConfigurationError, match=r"model.prior: found .*, expected a Prior, such as .*FunctionPrior"):
+        algorithm(uniform)
+
+
+def test_integers_of_numpy_are_integers():
+    env = gym.make("CartPole-v1")
+    settings = {"simulations": np.int64(5), "horizon": np.int32(2), "seed": np.uint64(3)}
+    planner = ResidualMCTS(FunctionPrior(uniform), **settings, add_on_reward=rightwards)
+    planner.act(env.reset(seed=0)[0], env)
+    assert json.loads(json.dumps(planner.planner.statistics()))["simulations"] == 5
+    with pytest.raises(ConfigurationError, match="row: found 1, expected an index below 1"):
+        planner.plan(1)
 
 
 def test_bad_combinations():
