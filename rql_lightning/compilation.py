@@ -1,4 +1,4 @@
-"""Numba, with a cache on disk that notices a change in any file of the package that a function is in."""
+"""Numba, with a cache on disk that notices a change in any compiled code of the package that a function is in."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class _Announcement(event.Listener):
     """Say once in a process that code is being compiled, which is a long silence otherwise; cached code is not."""
 
     def on_start(self, event: Any) -> None:
-        function = event.data["dispatcher"].py_func
-        if function.__module__.split(".")[0] == __name__.split(".")[0] and __name__ not in _told:
+        module = getattr(event.data["dispatcher"].py_func, "__module__", None) or ""
+        if module.partition(".")[0] == __name__.partition(".")[0] and __name__ not in _told:
             _told.add(__name__)
             logging.getLogger(__name__).warning("compiling simulators or planners: up to a minute, once on a machine")
 
@@ -37,8 +37,8 @@ def entry_point(function: Callable[..., Any], parallel: bool = False) -> Callabl
     """Compile a function that Python calls, without the interpreter's lock, and keep the machine code on disk.
 
     Numba looks at the file of the function alone to tell whether its cache is stale, not at those that the function
-    calls into. The fingerprint of all of them is therefore a part of the name that the cache goes by, and so is whether
-    ``prange`` means threads, which the cache does not look at either.
+    calls into. The fingerprint of all compiled code of the package is therefore a part of the name that the cache goes
+    by, and so is whether ``prange`` means threads, which the cache does not look at either.
 
     Where neither this package's folder nor the user's cache can be written, nothing is kept; a warning says so once.
 
@@ -46,8 +46,8 @@ def entry_point(function: Callable[..., Any], parallel: bool = False) -> Callabl
         function: To be compiled at its first call.
         parallel: Whether ``prange`` in it runs on several threads.
     """
-    folder = Path(inspect.getfile(function)).parent
-    function.__qualname__ = f"{function.__name__}-{'parallel' if parallel else 'serial'}-{_fingerprint(folder)}"
+    file = Path(inspect.getfile(function))
+    function.__qualname__ = f"{function.__name__}-{'parallel' if parallel else 'serial'}-{fingerprint(file.parent)}"
     options = {"parallel": parallel, "nogil": True}
     try:
         return njit(cache=True, **options)(function)
@@ -62,9 +62,13 @@ def entry_point(function: Callable[..., Any], parallel: bool = False) -> Callabl
 
 
 @cache
-def _fingerprint(folder: Path) -> str:
-    sources = sorted(folder.glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+def fingerprint(folder: Path) -> str:
+    """Return a digest of all folders with compiled code in the package that a folder is in."""
+    while (folder.parent / "__init__.py").exists():
+        folder = folder.parent
+    sources = {path: path.read_bytes() for path in sorted(folder.rglob("*.py"))}
+    compiled = {path.parent for path, source in sources.items() if b"@njit" in source}
+    return hashlib.sha256(b"".join(sources[path] for path in sources if path.parent in compiled)).hexdigest()[:12]
 
 
 def _tell_once(message: str) -> None:

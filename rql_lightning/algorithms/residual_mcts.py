@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -25,7 +26,8 @@ from rql_lightning.spaces import as_elements
 class ResidualMCTS(Untrained, CustomizesPrior):
     """Plan each decision with a model of the environment (Eq. 13 and 14); nothing is trained, and no checkpoint needed.
 
-    In Python, :meth:`act` decides for a live environment. On the command line, test, validate and predict evaluate it.
+    In Python, :meth:`act` decides for a live environment. On the command line, test and validate evaluate it, and
+    predict with deterministic true records it.
 
     Args:
         prior: Frozen policy to customise.
@@ -135,7 +137,7 @@ class ResidualMCTS(Untrained, CustomizesPrior):
         self.policy = self.prior
         weights = (self.omega_prime, self.alpha_hat)
         candidates = candidate_actions(self.prior, *weights, self.grid, self.samples)
-        dynamics = self._dynamics
+        dynamics = copy.copy(self._dynamics)  # as another planner may have the same model, with another wish
         if dynamics is None:
             dynamics = SimulatorDynamics() if has_simulator(env) else CopyDynamics()
         dynamics.attach(env, self.add_on_reward)

@@ -19,8 +19,7 @@ class Untrained(Algorithm):
         """
         if stage == "fit":
             raise ConfigurationError(
-                f"model: found {type(self).__name__}, which is not trained, expected test, validate or predict in "
-                "place of fit"
+                f"model: found {type(self).__name__}, which is not trained, expected test or validate in place of fit"
             )
         super().setup(stage)
 

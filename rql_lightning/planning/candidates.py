@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Protocol
 
 import gymnasium as gym
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from rql_lightning.compilation import entry_point
 from rql_lightning.errors import require
+from rql_lightning.functional import squash_log_det
 from rql_lightning.planning.network import all_log_probabilities, compiled_network
 from rql_lightning.planning.search import next_uniform
+from rql_lightning.policies.families import EDGE
 from rql_lightning.priors import Prior
 from rql_lightning.spaces import as_elements
 
@@ -53,6 +56,16 @@ class CandidateActions(Protocol):
         """Return the candidates at observations ``[n, *observation_shape]``, drawn by seeds uint64 ``[n]``."""
         ...
 
+    def preference(self, observation: np.ndarray, actions: np.ndarray, weighted: np.ndarray) -> np.ndarray:
+        """Return ω′ log π of candidates, as the most probable action maximises Q_R + ω′ log π, ``[n, A]``.
+
+        Args:
+            observation: Observations, ``[n, *observation_shape]``.
+            actions: Candidates in the environment's units, ``[n, A, *action_shape]``.
+            weighted: Their ``weighted_log_prior``, ``[n, A]``.
+        """
+        ...
+
 
 def candidate_actions(
     prior: Prior, omega_prime: float, alpha_hat: float, grid: int | None, samples: int | None
@@ -87,7 +100,15 @@ def candidate_actions(
     return SampledActions(prior, omega_prime, alpha_hat, samples)
 
 
-class DiscreteActions:
+class _OneWeight:
+    """The part of candidates of which the decision and Eq. 14 take the same ω′ log π."""
+
+    def preference(self, observation: np.ndarray, actions: np.ndarray, weighted: np.ndarray) -> np.ndarray:
+        """Return ``weighted``."""
+        return weighted
+
+
+class DiscreteActions(_OneWeight):
     """All actions of a discrete space.
 
     Attributes:
@@ -111,7 +132,7 @@ class DiscreteActions:
         return weighted(result, self.omega_prime)
 
 
-class GridActions:
+class GridActions(_OneWeight):
     """The centres of equal cells of a box, each with the prior's probability in proportion to its density there.
 
     Args:
@@ -122,7 +143,7 @@ class GridActions:
 
     def __init__(self, prior: Prior, omega_prime: float, cells: int) -> None:
         size = _size(prior)
-        require(isinstance(cells, int) and cells >= 2, "model.grid", cells, "an integer >= 2")
+        require(_is_integer(cells) and cells >= 2, "model.grid", cells, "an integer >= 2")
         require(
             cells**size <= MOST_CANDIDATES,
             "model.grid",
@@ -141,7 +162,8 @@ class GridActions:
         """Return the prior's log-probabilities of the cells."""
         parameters = self.prior.distribution_parameters(self.prior.as_input(observation))
         repeated = parameters.unsqueeze(-2).expand(-1, self.count, -1)
-        density = self.prior.family.pre_tanh_log_prob(repeated, self._pre_tanh.expand(len(parameters), -1, -1))
+        pre_tanh = self._pre_tanh.to(parameters).expand(len(parameters), -1, -1)
+        density = self.prior.family.pre_tanh_log_prob(repeated, pre_tanh)
         return weighted(density.double().log_softmax(dim=-1).cpu().numpy(), self.omega_prime)
 
 
@@ -160,14 +182,14 @@ class SampledActions:
     """
 
     def __init__(self, prior: Prior, omega_prime: float, alpha_hat: float, count: int) -> None:
-        in_range = isinstance(count, int) and 2 <= count <= MOST_CANDIDATES
+        in_range = _is_integer(count) and 2 <= count <= MOST_CANDIDATES
         require(in_range, "model.samples", count, f"an integer in [2, {MOST_CANDIDATES}]")
         require(
             prior.can_act and prior.family.explorable, "model.samples", count, "null for a prior that cannot be sampled"
         )
         self.prior, self.count = prior, count
         self.fixed: np.ndarray | None = None
-        self.alpha_hat, self.excess = alpha_hat, omega_prime - alpha_hat
+        self.omega_prime, self.alpha_hat, self.excess = omega_prime, alpha_hat, omega_prime - alpha_hat
         self._size = _size(prior)
 
     @torch.inference_mode()
@@ -181,13 +203,31 @@ class SampledActions:
         weighted = self.alpha_hat * log_prior
         if self.excess != 0:
             repeated = parameters.expand(-1, self.count, -1)
-            weighted = weighted + self.excess * self.prior.family.pre_tanh_log_prob(repeated, pre_tanh).numpy()
+            weighted = weighted + self.excess * self.prior.family.pre_tanh_log_prob(repeated, pre_tanh).cpu().numpy()
         return Candidates(log_prior, weighted, _to_environment(self.prior, torch.tanh(pre_tanh)))
+
+    @torch.inference_mode()
+    def preference(self, observation: np.ndarray, actions: np.ndarray, weighted: np.ndarray) -> np.ndarray:
+        """Return ω′ times the log-density of the pre-tanh action u of a = tanh(u).
+
+        Of a squashed normal, its maximum is the action by which the prior itself is evaluated, so that a wish for
+        nothing gives the candidate closest to that.
+        """
+        parameters = self.prior.distribution_parameters(self.prior.as_input(observation))
+        assert self.prior.bounds is not None
+        unit = self.prior.bounds.from_environment(torch.from_numpy(np.array(actions)).to(parameters))
+        pre_tanh = torch.atanh(unit.clamp(-EDGE, EDGE))
+        density = self.prior.family.pre_tanh_log_prob(parameters.unsqueeze(-2).expand(-1, self.count, -1), pre_tanh)
+        return self.omega_prime * (density + squash_log_det(pre_tanh)).double().cpu().numpy()
 
 
 def weighted(log_prior: np.ndarray, omega_prime: float) -> Candidates:
     """Return candidates with ω′ log π, where 0 · −∞ is 0."""
     return Candidates(log_prior, np.zeros(log_prior.shape) if omega_prime == 0 else omega_prime * log_prior)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _size(prior: Prior) -> int:

@@ -7,16 +7,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 
 from rql_lightning.envs.customization import StepFunction
-from rql_lightning.envs.simulation import CompiledVectorEnv
 from rql_lightning.envs.vector import SameStepAutoreset
 from rql_lightning.envs.wrappers import VectorCustomizationWrapper
 from rql_lightning.errors import EnvironmentContractError
 from rql_lightning.planning.dynamics import Dynamics, Transition, customization_of, described, rows_equal
 from rql_lightning.planning.reward import AddOnReward
-from rql_lightning.planning.simulator import check_wrappers
+from rql_lightning.planning.simulator import check_wrappers, originals
 from rql_lightning.planning.tree import State
 from rql_lightning.spaces import as_elements
 
@@ -25,8 +24,9 @@ class CopyDynamics(Dynamics):
     """Deep copies of the live environment as its model: exact for any environment that can be copied.
 
     A copy has the random state of the original: with ``stochastic = False`` the search therefore sees what the
-    environment is going to draw. With ``stochastic = True`` each step of a copy draws anew, so that the search sees the
-    distribution instead.
+    environment is going to draw, which the results of a stochastic environment profit from. With ``stochastic = True``
+    each step of a copy draws anew, so that the search sees the distribution instead. That concerns NumPy's generators
+    that are attributes of the environment, such as ``np_random``; numbers from elsewhere are not drawn anew.
 
     Args:
         stochastic: Whether the steps of copies draw random numbers of their own.
@@ -50,31 +50,16 @@ class CopyDynamics(Dynamics):
         else:  # the copies of a vector environment are those of the environments within, without its wrapper
             task = customization_of(env)
             self._reward = AddOnReward(task.add_on_reward) if isinstance(env, VectorEnv) else None
-        for one in self._originals(env):
-            self._copy(one)
-            break
-
-    def _originals(self, env: Any) -> list[gym.Env[Any, Any]]:
-        if not isinstance(env, VectorEnv):
-            return [env]
-        mode = env.metadata.get("autoreset_mode")
-        if mode == AutoresetMode.NEXT_STEP:
-            raise EnvironmentContractError(
-                f"env: found {self._name} in {mode}, whose ended episodes have no state to plan from, "
-                "expected DISABLED or SAME_STEP"
-            )
-        check_wrappers(env, (VectorCustomizationWrapper, SameStepAutoreset))
-        envs = getattr(env.unwrapped, "envs", None)
-        if isinstance(env.unwrapped, CompiledVectorEnv) or envs is None:
-            raise EnvironmentContractError(
-                f"dynamics: found CopyDynamics for {type(env.unwrapped).__name__}, expected one environment or a "
-                "SyncVectorEnv of them; SimulatorDynamics plans with compiled simulators"
-            )
-        return list(envs)
+        if isinstance(env, VectorEnv):
+            check_wrappers(env, (VectorCustomizationWrapper, SameStepAutoreset))
+        self._copy(originals(env)[0])
 
     def _copy(self, env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+        # Windows and clocks cannot be copied, and a copy is never rendered.
+        parts = vars(env.unwrapped).values()
+        shown = {id(part): None for part in parts if type(part).__module__.partition(".")[0] == "pygame"}
         try:
-            return copy.deepcopy(env)
+            return copy.deepcopy(env, shown)
         except Exception as error:
             raise EnvironmentContractError(
                 f"dynamics: found {self._name}, which cannot be copied ({type(error).__name__}: {error}), expected an "
@@ -83,7 +68,7 @@ class CopyDynamics(Dynamics):
 
     def read(self, env: Any, observation: np.ndarray) -> State:
         """Return copies of the environments."""
-        return {"env": _objects([self._copy(one) for one in self._originals(env)]), "observation": observation}
+        return {"env": _objects([self._copy(one) for one in originals(env)]), "observation": observation}
 
     def reseed(self, state: State, seeds: np.ndarray) -> State:
         """Return the states with the seeds that the next step of each copy draws from."""
@@ -94,7 +79,7 @@ class CopyDynamics(Dynamics):
         copies = [self._copy(one) for one in state["env"]]
         if "seed" in state:
             for one, seed in zip(copies, state["seed"], strict=True):
-                one.unwrapped.np_random = np.random.default_rng(int(seed))
+                _draw_anew(one.unwrapped, int(seed))
         elements = as_elements(self.action_space, action)
         steps = [self._stepped(one, element) for one, element in zip(copies, elements, strict=True)]
         observation = np.stack([np.asarray(step[0]) for step in steps])
@@ -124,6 +109,15 @@ class CopyDynamics(Dynamics):
         here, there = state["observation"], other["observation"]
         equal = rows_equal({"observation": here}, {"observation": there})
         return equal if self.fully_observed else np.zeros(len(equal), dtype=bool)
+
+
+def _draw_anew(env: gym.Env[Any, Any], seed: int) -> None:
+    """Replace NumPy's random generators among the attributes of an environment."""
+    for index, (name, value) in enumerate(sorted(vars(env).items())):
+        if isinstance(value, np.random.Generator):
+            setattr(env, name, np.random.default_rng([seed, index]))
+        elif isinstance(value, np.random.RandomState):
+            setattr(env, name, np.random.RandomState(np.random.MT19937([seed, index])))
 
 
 def _objects(envs: list[Any]) -> np.ndarray:

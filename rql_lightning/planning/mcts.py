@@ -12,6 +12,8 @@ import math
 import numpy as np
 from numba import njit
 
+from rql_lightning.compilation import entry_point
+
 # Written as loops over numbers: array expressions take Numba ten times as long to compile.
 
 
@@ -26,7 +28,7 @@ def exploration_rate(visits: np.ndarray, epsilon: float) -> float:
     return 1.0 if total == 0 else min(1.0, epsilon * len(visits) / math.log(total + 1.0))
 
 
-@njit
+@entry_point
 def boltzmann(q_residual: np.ndarray, weighted_log_prior: np.ndarray, alpha_hat: float) -> np.ndarray:
     """Return π̂ = softmax((Q_R + ω′ log π) / α̂) (Eq. 6), ``[A]``; ω′ log π may be −∞, but not everywhere."""
     result, highest, total = np.empty(len(q_residual)), -math.inf, 0.0

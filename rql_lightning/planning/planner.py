@@ -84,6 +84,8 @@ class Planner:
     def decide(self, observation: Any, state: Any = None) -> Decision:
         """Search from each state, and choose argmax Q_R + ω′ log π over the actions that were visited at its root.
 
+        Of sampled actions, log π is the density of the pre-tanh action (:meth:`SampledActions.preference`).
+
         Args:
             observation: Observations, ``[N, *observation_shape]``.
             state: The states that the model read from the environments, ``[N, …]``.
@@ -104,10 +106,12 @@ class Planner:
             self._search(tree, observation)
         self._tree = tree
         root, count = tree.roots.root, len(observation)
-        combined = tree.nodes.q_residual[root] + tree.nodes.weighted_log_prior[root]
+        actions = self._actions(tree, root)
+        preference = self.candidates.preference(observation, actions, tree.nodes.weighted_log_prior[root])
+        combined = tree.nodes.q_residual[root] + preference
         # Q_R = 0 of an action without visits is no estimate: it would win wherever rewards are negative.
         self._chosen = np.where(tree.nodes.visits[root] > 0, combined, -np.inf).argmax(axis=1)
-        action = self._actions(tree, root)[np.arange(count), self._chosen]
+        action = actions[np.arange(count), self._chosen]
         divergence = [self._divergence(tree, node) for node in root]
         self.decision_seconds.extend([(time.perf_counter() - start) / count] * count)
         return Decision(action, np.array(divergence))

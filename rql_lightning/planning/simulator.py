@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.wrappers import FlattenObservation, OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from rql_lightning.envs.customization import StepFunction
@@ -53,16 +53,13 @@ class SimulatorDynamics(Dynamics):
         Raises:
             EnvironmentContractError: If the environment has no compiled simulator.
         """
-        form = env if isinstance(env, VectorEnv) else compiled_form(env)
+        form = compiled_form(env)
         if not isinstance(form.unwrapped, CompiledVectorEnv):
             raise EnvironmentContractError(
                 f"dynamics: found SimulatorDynamics for {described(env)}, expected an environment with a compiled "
                 "simulator, such as rql_lightning/Highway-v0; CopyDynamics plans on copies of any environment"
             )
-        if isinstance(env, VectorEnv):
-            check_wrappers(env, (VectorCustomizationWrapper, SameStepAutoreset))
-        else:
-            check_wrappers(env, SCALAR_WRAPPERS)
+        _check_all_wrappers(env)
         self.simulator, task = form.unwrapped, form.customization
         if add_on_reward is None:
             self.reward = AddOnReward(task.add_on_reward, task.vectorized, task.read_only)
@@ -110,23 +107,59 @@ def check_wrappers(env: Any, known: tuple[type, ...]) -> None:
 
 def has_simulator(env: gym.Env[Any, Any] | VectorEnv) -> bool:
     """Return whether an environment, or its id, has a compiled simulator that knows of its wrappers."""
-    if isinstance(env, VectorEnv):
-        return isinstance(env.unwrapped, CompiledVectorEnv)
     try:
-        check_wrappers(env, SCALAR_WRAPPERS)
+        _check_all_wrappers(env)
         return isinstance(compiled_form(env).unwrapped, CompiledVectorEnv)
     except EnvironmentContractError:
         return False
 
 
-def compiled_form(env: gym.Env[Any, Any]) -> VectorEnv:
-    """Make one vector environment of the id of an environment.
+def _check_all_wrappers(env: gym.Env[Any, Any] | VectorEnv) -> None:
+    if not isinstance(env, VectorEnv):
+        check_wrappers(env, SCALAR_WRAPPERS)
+        return
+    check_wrappers(env, (VectorCustomizationWrapper, SameStepAutoreset))
+    for one in getattr(env.unwrapped, "envs", []):
+        check_wrappers(one, SCALAR_WRAPPERS)
+
+
+def compiled_form(env: gym.Env[Any, Any] | VectorEnv) -> VectorEnv:
+    """Return a compiled environment, or make a vector environment of the id of another one.
 
     Raises:
-        EnvironmentContractError: If the environment was not made from an id.
+        EnvironmentContractError: If an environment that is not compiled was not made from an id, or is a vector
+            environment that does not hold its environments in this process or resets them in the next step.
     """
+    if isinstance(env, VectorEnv):
+        if isinstance(env.unwrapped, CompiledVectorEnv):
+            return env
+        env = originals(env)[0]
     if env.spec is None:
         raise EnvironmentContractError(f"dynamics: found {described(env)} without a spec, expected one of gym.make")
     ignored = ("reward", "omega", "render_mode")
     kwargs = {key: value for key, value in env.spec.kwargs.items() if key not in ignored}
     return make_vector_env(env.spec.id, 1, "basic", env_kwargs=kwargs)
+
+
+def originals(env: Any) -> list[gym.Env[Any, Any]]:
+    """Return the environments, each without a batch dimension, that an environment consists of.
+
+    Raises:
+        EnvironmentContractError: If a vector environment does not hold them in this process, or resets them in the next
+            step.
+    """
+    if not isinstance(env, VectorEnv):
+        return [env]
+    mode = env.metadata.get("autoreset_mode")
+    if mode == AutoresetMode.NEXT_STEP:
+        raise EnvironmentContractError(
+            f"env: found {described(env)} in {mode}, whose ended episodes have no state to plan from, "
+            "expected DISABLED or SAME_STEP"
+        )
+    envs = getattr(env.unwrapped, "envs", None)
+    if isinstance(env.unwrapped, CompiledVectorEnv) or envs is None:
+        raise EnvironmentContractError(
+            f"dynamics: found {type(env.unwrapped).__name__}, expected one environment or a SyncVectorEnv of them to "
+            "copy; SimulatorDynamics plans with compiled simulators"
+        )
+    return list(envs)

@@ -97,8 +97,7 @@ def test_there_is_nothing_to_fit(tmp_path, capsys):
     with pytest.raises(SystemExit):
         command_line("1", command="fit", root=tmp_path)
     assert (
-        "found ResidualMCTS, which is not trained, expected test, validate or predict in place of fit"
-        in capsys.readouterr().err
+        "found ResidualMCTS, which is not trained, expected test or validate in place of fit" in capsys.readouterr().err
     )
 
 

@@ -7,6 +7,7 @@ import sys
 import warnings
 
 import pytest
+from numba import njit
 from numba.core.caching import CacheImpl
 
 from rql_lightning import compilation
@@ -59,6 +60,38 @@ def test_compiling_is_announced_once_and_machine_code_from_disk_is_not(monkeypat
     monkeypatch.setattr(compilation, "_told", set())
     assert compilation.entry_point(tripled)(2) == 6
     assert not caplog.records
+
+
+def test_other_peoples_functions_are_compiled_as_ever(caplog):
+    made: dict = {}
+    exec("def without_a_module(x): return x + 1", made)
+    assert njit(made["without_a_module"])(1) == 2
+    assert not caplog.records
+
+
+def test_the_fingerprint_is_that_of_all_folders_with_compiled_code(tmp_path):
+    """Compiled code calls into other folders, whose changes Numba does not notice."""
+    package = tmp_path / "package"
+    for folder, text in (
+        ("", ""),
+        ("planning", "@njit\ndef a(): ..."),
+        ("envs", ""),
+        ("envs/simulation", "@njit\n"),
+        ("docs", ""),
+    ):
+        (package / folder).mkdir(exist_ok=True)
+        (package / folder / "__init__.py").write_text(text)
+
+    def fingerprint() -> str:
+        compilation.fingerprint.cache_clear()
+        return compilation.fingerprint(package / "planning")
+
+    before = fingerprint()
+    (package / "docs" / "page.py").write_text("text")
+    assert fingerprint() == before
+    (package / "envs" / "simulation" / "road.py").write_text("LANES = 3")
+    assert fingerprint() != before
+    compilation.fingerprint.cache_clear()
 
 
 def test_a_folder_that_can_be_written_is_used_and_nothing_is_said(monkeypatch, tmp_path):

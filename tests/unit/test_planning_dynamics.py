@@ -148,7 +148,7 @@ def test_environments_that_no_model_fits():
         EnvironmentContractError, match=r"dynamics: found Noisy without a spec, expected one of gym.make"
     ):
         SimulatorDynamics().attach(Noisy())
-    with pytest.raises(EnvironmentContractError, match=r"CopyDynamics for HighwayVectorEnv.*SimulatorDynamics plans"):
+    with pytest.raises(EnvironmentContractError, match=r"found HighwayVectorEnv.*SimulatorDynamics plans"):
         CopyDynamics().attach(make_vector_env(HIGHWAY, 1, "basic"))
 
 

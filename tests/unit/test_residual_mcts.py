@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 
@@ -360,3 +361,99 @@ def test_observations_of_another_shape():
     planner = ResidualMCTS(FunctionPrior(uniform), 5, add_on_reward=rightwards)
     with pytest.raises(ConfigurationError, match=r"observation: found \(1, 4\), expected the shape \[4\]"):
         planner.act(np.zeros((1, 4)), env)
+
+
+# -- sharing, windows and random numbers -----------------------------------------------------------------------------
+
+
+def leftwards(observation, action, next_observation, info):
+    return -rightwards(observation, action, next_observation, info)
+
+
+def test_planners_that_share_a_model_keep_their_own_wishes():
+    env, model = gym.make("CartPole-v1"), CopyDynamics()
+    observation, _ = env.reset(seed=0)
+    planners = [
+        ResidualMCTS(FunctionPrior(uniform), simulations=20, horizon=3, dynamics=model, add_on_reward=wish)
+        for wish in (rightwards, leftwards)
+    ]
+    found = []
+    for planner in (*planners, planners[0]):
+        planner.act(observation, env)
+        found.append(planner.plan().q_residual)
+    assert np.array_equal(found[0], found[2]) and not np.array_equal(found[0], found[1])
+
+
+def test_an_environment_with_a_window_is_copied():
+    env = gym.make("MountainCarContinuous-v0", render_mode="rgb_array")
+    observation, _ = env.reset(seed=0)
+    env.render()
+    planner = ResidualMCTS(FunctionPrior(gaussian), simulations=5, horizon=2, grid=3, add_on_reward=rightwards)
+    planner.act(observation, env)
+    assert env.render().shape == (400, 600, 3)
+
+
+class Diced(gym.Env):
+    """Returns the next of its own random numbers, which no seed of the environment's reaches."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self):
+        self.dice, self.old_dice = np.random.default_rng(0), np.random.RandomState(0)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.array([self.dice.random() * self.old_dice.rand()], np.float32), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_any_generator_of_numpy_is_drawn_anew_on_request(stochastic):
+    env = Diced()
+    observation, _ = env.reset()
+
+    def wish(observation, action, next_observation, info):
+        return next_observation[0]
+
+    model = CopyDynamics(stochastic=stochastic)
+    planner = ResidualMCTS(FunctionPrior(uniform), simulations=400, horizon=1, dynamics=model, add_on_reward=wish)
+    planner.act(observation, env)
+    foreseen = copy.deepcopy(env).step(0)[0][0]
+    error = np.abs(planner.plan().q_residual - foreseen)
+    assert (error < 1e-6).all() if not stochastic else (error > 1e-3).all()
+
+
+def no_wish_at_all(observation, action, next_observation, info):
+    return 0.0
+
+
+def test_without_a_wish_the_sample_closest_to_the_priors_mode_is_taken():
+    env = gym.make("MountainCarContinuous-v0")
+    observation, _ = env.reset(seed=0)
+    prior = CheckpointPrior("pretrained:mountain-car-rl")
+    settings = {"samples": 8, "simulations": 60, "horizon": 2, "omega_prime": 0.1, "alpha_hat": 0.1}
+    planner = ResidualMCTS(prior, **settings, add_on_reward=no_wish_at_all)
+    for _ in range(5):
+        action = planner.act(observation, env)
+        plan, mode = planner.plan(), prior.decide(observation[np.newaxis]).action[0]
+        visited = plan.actions[plan.visits > 0]
+        pre_tanh = np.arctanh(np.clip(np.concatenate([visited, mode[np.newaxis]]), -1 + 1e-7, 1 - 1e-7))
+        nearest = visited[np.abs(pre_tanh[:-1] - pre_tanh[-1]).sum(axis=1).argmin()]
+        assert action == pytest.approx(nearest)
+        observation, *_ = env.step(action)
+
+
+def test_a_vector_of_reference_environments_is_planned_for_by_the_simulator():
+    import rql_lightning  # noqa: F401  (registers the ids)
+
+    env = gym.make_vec(HIGHWAY, num_envs=2, vectorization_mode="sync", vector_kwargs={"autoreset_mode": "Disabled"})
+    observation, _ = env.reset(seed=[3, 4])
+    planner = ResidualMCTS(CheckpointPrior("pretrained:highway-rl"), simulations=10, horizon=2, gamma=0.8)
+    actions = planner.act(observation, env)
+    assert isinstance(planner.planner.dynamics, SimulatorDynamics)
+    compiled = make_vector_env(HIGHWAY, 2, "add_on")
+    observation, _ = compiled.reset(seed=[3, 4])
+    assert np.array_equal(actions, planner.act(observation, compiled))
