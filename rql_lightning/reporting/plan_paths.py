@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GROUND, LINE, GREY = "#4a4d52", "#f2f2f2", "#80868b"
 EGO, OTHER, GOAL, CHOSEN = "#ffffff", "#9fb4cc", "#ffd166", "#e74c3c"
 TREE_WIDTH, MOST_WIDTH, ROLLOUT_WIDTH = 1.5, 4.0, 0.6
-ELONGATED = 5.0  # a map of longer extent is stretched across
+ELONGATED = 4.0  # a map of longer extent is stretched across; beside a shorter one there is room for the legend
 MARGIN, EDGE = 12.0, 1.0  # shown beyond positions, and at most beyond the outermost lines
 
 
@@ -25,7 +25,8 @@ def relative_values(plan: Plan) -> np.ndarray:
     """Return how much V_R of each node exceeds the mean over the tree's nodes of the same depth, ``[n]``.
 
     V_R itself changes with depth, as fewer steps remain, more than between the actions. States that only rollouts
-    passed, and those where the episode terminated, have the number of the last node before them.
+    passed, and those where V_R is 0 because the episode terminated or the horizon was reached, have the number of the
+    last node before them.
     """
     counted = plan.in_tree & ~plan.terminated
     values = np.zeros(len(plan.value))
@@ -51,12 +52,14 @@ def value_colors(values: np.ndarray) -> ScalarMappable:
 def path_segments(plan: Plan, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the ends ``[n - 1, 2, 2]`` of the edges into all nodes but the root, and whether they are in the tree.
 
+    An edge is in the tree if the tree policy took it in any simulation, also where it ends at the horizon.
+
     Args:
         plan: Plan to draw.
         positions: Positions of all nodes, ``[n, 2]``.
     """
     ends = np.stack([positions[plan.parent[1:]], positions[1:]], axis=1)
-    return ends, plan.in_tree[plan.parent[1:]] & (plan.in_tree[1:] | plan.terminated[1:])
+    return ends, plan.visited[1:] > 0
 
 
 def draw_paths(axes: Axes, plan: Plan, map: Map, colors: ScalarMappable) -> None:
@@ -79,7 +82,7 @@ def draw_paths(axes: Axes, plan: Plan, map: Map, colors: ScalarMappable) -> None
     note = "; across it is not to scale" if stretched else ""
     axes.set_xlabel(f"{map.unit} from the present position{note}", fontsize=8)
     axes.tick_params(labelsize=8)
-    _legend(axes, scene, map.names, bool(plan.terminated.any()))
+    _legend(axes, scene, map.names, bool(plan.terminated.any()), beside=not stretched)
     axes.set_title("Where the search went", loc="left", fontsize=10, weight="bold")
 
 
@@ -136,16 +139,15 @@ def _set_window(axes: Axes, positions: np.ndarray, scene: Scene) -> bool:
         low[1] = max(low[1], scene.lines[..., 1].min() - EDGE)
         high[1] = min(high[1], scene.lines[..., 1].max() + EDGE)
     stretched = bool(high[0] - low[0] > ELONGATED * (high[1] - low[1]))
+    axes.set_xlim(low[0], high[0])
     axes.set_ylim(high[1], low[1])  # y grows downwards
-    if stretched:
-        axes.set_xlim(low[0], high[0])
-    else:
-        axes.set_aspect("equal", adjustable="datalim")  # with as much to the sides as there is room for
+    if not stretched:  # "box" fits the panel to the limits; "datalim" would replace them
+        axes.set_aspect("equal", adjustable="box", anchor="W")
     return stretched
 
 
-def _legend(axes: Axes, scene: Scene, names: tuple[str, str], ended: bool) -> None:
-    """Explain lines and bodies above the map."""
+def _legend(axes: Axes, scene: Scene, names: tuple[str, str], ended: bool, beside: bool) -> None:
+    """Explain lines and bodies in one row above the map, or in one column beside a map that is narrower than a row."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -159,8 +161,11 @@ def _legend(axes: Axes, scene: Scene, names: tuple[str, str], ended: bool) -> No
         handles.append(Patch(facecolor=OTHER, edgecolor="black", linewidth=0.6, label=f"{names[1]} at present"))
     if len(scene.goals):
         handles.append(Patch(facecolor="none", edgecolor=GOAL, linewidth=1.6, label="goal"))
-    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2}
-    axes.legend(handles=handles, ncols=len(handles), frameon=False, fontsize=7.5, columnspacing=1.4, **place)
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": len(handles)}
+    if beside:
+        place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "ncols": 1}
+    legend = axes.legend(handles=handles, borderaxespad=0.2, frameon=False, fontsize=7.5, columnspacing=1.4, **place)
+    legend.set_in_layout(not beside)  # otherwise the panels above would be made narrower for it
 
 
 def draw_components(figure: SubFigure, plan: Plan, colors: ScalarMappable) -> list[Axes]:

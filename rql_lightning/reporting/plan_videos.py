@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rql_lightning.reporting.figures import POLICY_COLOR, PRIOR_COLOR
 from rql_lightning.reporting.plan_paths import CHOSEN, path_segments, relative_values, value_colors
 from rql_lightning.reporting.plans import action_labels, shown_actions
+from rql_lightning.reporting.search_trees import rounded
 
 if TYPE_CHECKING:
     from rql_lightning.envs.maps import Map
@@ -109,7 +110,7 @@ class PlanDrawing:
             top = (1.3 + place) * row
             canvas.rectangle([left, top + 0.1 * row, left + max(1.0, length * value), top + 0.9 * row], fill=bar)
             place_of_number = (left + length * value + 4 * self.scale, top + 0.5 * row)
-            canvas.text(place_of_number, f"{value:.2f}", fill="black", font=_font(self.scale), anchor="lm")
+            canvas.text(place_of_number, rounded(value, 2), fill="black", font=_font(self.scale), anchor="lm")
 
 
 def plan_pixels(plan: Plan, map: Map, size: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rql_lightning.reporting.figures import POLICY_COLOR, PRIOR_COLOR
 from rql_lightning.reporting.plan_paths import draw_components, draw_paths, relative_values, value_colors
-from rql_lightning.reporting.search_trees import TreeLayout, decimals, draw_tree, signed, tree_layout
+from rql_lightning.reporting.search_trees import TreeLayout, decimals, draw_tree, rounded, signed, tree_layout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +81,7 @@ def plan_figure(
     elif panels == 3:
         owner = figure.add_subfigure(grid[1, :])
         drawn = draw_components(owner, plan, colors)
-    bar = owner.colorbar(colors, ax=drawn, fraction=0.02, pad=0.01, aspect=24)
+    bar = owner.colorbar(colors, ax=drawn, fraction=0.02, pad=0.01, aspect=24, panchor=False)  # a map is at the left
     bar.set_label("$V_R$ above the mean of its depth", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     if title:
@@ -98,7 +98,7 @@ def _components(plan: Plan) -> bool:
 def _described(plan: Plan, layout: TreeLayout) -> str:
     """Return how much of the tree is shown, and how to read it."""
     hidden = layout.tree_size - len(layout.nodes)
-    rollouts = len(plan.parent) - layout.tree_size
+    rollouts = int((plan.visited == 0).sum())
     shown = (
         f"all {len(layout.nodes)} nodes"
         if hidden == 0
@@ -123,7 +123,7 @@ def _draw_bars(axes: Axes, plan: Plan, labels: Sequence[str]) -> None:
     ):
         axes.barh(rows + offset, values[shown], height=0.36, color=color, label=name)
         for row, value in zip(rows, values[shown], strict=True):
-            axes.text(value + 0.012, row + offset, f"{value:.3f}", va="center", fontsize=7, color="#1f1f1f")
+            axes.text(value + 0.012, row + offset, rounded(value, 3), va="center", fontsize=7, color="#1f1f1f")
     most = max(float(plan.prior[shown].max()), float(plan.policy[shown].max()))
     axes.set_xlim(0, most * 1.2)
     axes.set_ylim(len(shown) - 0.4, -0.6)

@@ -62,7 +62,7 @@ def _visited_children(plan: Plan) -> dict[int, list[int]]:
     children: dict[int, list[int]] = {0: []}
     for node in range(1, len(plan.parent)):  # parents come first
         parent = int(plan.parent[node])
-        if parent in children and plan.visited[node] > 0 and (plan.in_tree[node] or plan.terminated[node]):
+        if parent in children and plan.visited[node] > 0:
             children[node] = []
             children[parent].append(node)
     return {node: sorted(found, key=lambda child: int(plan.action[child])) for node, found in children.items()}
@@ -143,6 +143,11 @@ def decimals(plan: Plan) -> int:
 def signed(value: float, places: int) -> str:
     """Return a number with so many decimals, and a minus sign as wide as a plus."""
     return f"{round(float(value), places) + 0.0:.{places}f}".replace("-", "−")
+
+
+def rounded(probability: float, places: int) -> str:
+    """Return a probability with so many decimals; those that differ by the error of single precision look the same."""
+    return f"{round(float(probability), 5):.{places}f}"
 
 
 def _below_choice(plan: Plan, place: dict[int, tuple[int, float]]) -> dict[int, bool]:

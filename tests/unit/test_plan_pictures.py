@@ -17,7 +17,7 @@ from rql_lightning.planning import Plan
 from rql_lightning.reporting.plan_paths import corners, path_segments, relative_values
 from rql_lightning.reporting.plan_videos import PlanDrawing, plan_pixels
 from rql_lightning.reporting.plans import action_labels, plan_figure, shown_actions
-from rql_lightning.reporting.search_trees import decimals, signed, tree_layout
+from rql_lightning.reporting.search_trees import decimals, rounded, signed, tree_layout
 from rql_lightning.reporting.videos import record_frames
 
 NAMES = highway().action_names
@@ -49,6 +49,43 @@ def small_plan(**changes: Any) -> Plan:
         state={"vehicles": vehicles, "observation": np.zeros((6, 25), np.float32)},
     )
     return replace(plan, **changes)
+
+
+def shallow_plan(vehicles: np.ndarray) -> Plan:
+    """A root whose actions all lead to the horizon, 30 times each, in the order of the states ``[1 + A, …]``."""
+    count = len(vehicles)
+    return Plan(
+        actions=np.arange(count - 1),
+        prior=np.full(count - 1, 1 / (count - 1)),
+        policy=np.full(count - 1, 1 / (count - 1)),
+        q_residual=np.zeros(count - 1),
+        visits=np.full(count - 1, 30),
+        chosen=0,
+        parent=np.array([-1] + [0] * (count - 1)),
+        action=np.arange(-1, count - 1),
+        depth=np.array([0] + [1] * (count - 1)),
+        visited=np.array([30 * (count - 1)] + [30] * (count - 1)),
+        value=np.array([1.0] + [0.0] * (count - 1)),
+        reward=np.zeros(count),
+        terminated=np.zeros(count, dtype=bool),
+        in_tree=np.arange(count) == 0,
+        state={"vehicles": vehicles},
+    )
+
+
+def one_step_on_the_road() -> Plan:
+    vehicles = np.zeros((6, 2, 13))
+    vehicles[:, 0, 0] = [100, 125, 128, 130, 130, 122]
+    vehicles[:, 0, 1] = [4, 0, 4, 8, 4, 4]
+    vehicles[:, 1, :2] = (400, 4)
+    return shallow_plan(vehicles)
+
+
+def one_step_in_the_lot() -> Plan:
+    vehicles = np.zeros((4, 7))
+    vehicles[:, :2] = [[1, 2], [4, 4], [5, 2], [3, -1]]
+    vehicles[:, 4:6] = (10, -14)
+    return shallow_plan(vehicles)
 
 
 def chain(length: int, actions: int = 12) -> Plan:
@@ -129,6 +166,33 @@ def test_the_map_shows_trajectories_in_metres_from_the_present_position():
     assert bottom > top  # y grows to the right of the road, so downwards
 
 
+@pytest.mark.parametrize(
+    ("plan", "map", "names", "window"),
+    [
+        (one_step_on_the_road(), highway().map, NAMES, ((-12, 42), (7, -7))),
+        (one_step_in_the_lot(), parking().map, None, ((-12, 21), (14, -21))),
+    ],
+)
+def test_a_small_map_shows_what_is_near_the_paths_to_scale_without_a_warning(plan, map, names, window, caplog, recwarn):
+    figure = plan_figure(plan, action_labels(plan.actions, names), map)
+    panel = figure.axes[2]
+    figure.draw_without_rendering()
+    np.testing.assert_allclose((panel.get_xlim(), panel.get_ylim()), window, atol=1e-9)
+    box = panel.get_window_extent()
+    shown = [abs(high - low) for low, high in (panel.get_xlim(), panel.get_ylim())]
+    assert box.width / shown[0] == pytest.approx(box.height / shown[1])
+    legend = panel.get_legend().get_window_extent()
+    assert legend.x0 > box.x1 and legend.x1 < figure.axes[-1].get_window_extent().x0  # the colour bar
+    assert not caplog.records and not recwarn.list
+
+
+def test_a_long_map_is_stretched_across_and_says_so():
+    plan = small_plan()
+    figure = plan_figure(plan, NAMES, highway().map)
+    figure.draw_without_rendering()
+    assert figure.axes[2].get_xlim() == (-12, 87) and "across it is not to scale" in figure.axes[2].get_xlabel()
+
+
 @pytest.mark.parametrize(("size", "panels"), [(2, 2 + 2 + 1), (25, 2 + 1)])
 def test_without_a_map_few_components_of_observations_are_drawn_and_many_are_not(size, panels):
     plan = small_plan(state={"observation": np.random.default_rng(0).normal(size=(6, size))})
@@ -171,6 +235,25 @@ def test_colours_compare_nodes_of_one_depth_and_rollouts_take_that_of_their_leaf
     np.testing.assert_allclose(relative_values(small_plan()), [0, -3, 3, 0, 0, 3])
 
 
+def test_states_at_the_horizon_that_the_tree_policy_reached_are_in_the_tree():
+    plan = one_step_on_the_road()
+    layout = tree_layout(plan)
+    assert layout.nodes.tolist() == list(range(6)) and layout.tree_size == 6
+    ends, in_tree = path_segments(plan, np.zeros((6, 2)))
+    assert len(ends) == 5 and in_tree.all()
+    figure = plan_figure(plan, NAMES, highway().map)
+    written = texts(figure)
+    assert "all 6 nodes." in written and "only passed by rollouts" not in written and "$N$ 30   $V$ 0.00" in written
+    assert len(figure.axes[0].collections[0].get_offsets()) == 6
+
+
+def test_states_at_the_horizon_have_the_colour_of_the_node_before():
+    plan = small_plan(visited=np.array([5, 1, 4, 2, 2, 1]))  # node 4 was reached by the tree policy
+    assert relative_values(plan)[4] == relative_values(plan)[3] == 0
+    deeper = replace(plan, parent=np.array([-1, 0, 0, 2, 2, 2]), depth=np.array([0, 1, 1, 2, 2, 2]))
+    assert relative_values(deeper)[4] == relative_values(deeper)[2] == 3
+
+
 def test_edges_of_rollouts_are_told_from_those_of_the_tree():
     _, in_tree = path_segments(small_plan(), np.zeros((6, 2)))
     assert in_tree.tolist() == [True, True, True, False, True]
@@ -193,6 +276,14 @@ def test_numbers_have_as_many_decimals_as_their_size_needs():
     assert decimals(small_plan(value=np.full(6, 0.02), q_residual=np.zeros(5))) == 3
     assert decimals(small_plan(value=np.full(6, np.inf))) == 2
     assert [signed(value, 2) for value in (-0.001, -1.5, 2)] == ["0.00", "−1.50", "2.00"]
+
+
+@pytest.mark.parametrize("places", [2, 3])
+@pytest.mark.parametrize("probability", [0.125, 0.0625, 0.005, 0.0005])
+def test_probabilities_that_are_equal_but_for_rounding_look_the_same(probability, places):
+    near = (probability, probability * (1 + 1e-7), probability * (1 - 1e-7), np.float32(probability))
+    assert len({rounded(value, places) for value in near}) == 1
+    assert rounded(0.126, 2) == "0.13" and rounded(0.1254, 3) == "0.125"
 
 
 # -- maps ------------------------------------------------------------------------------------------------------------
