@@ -25,11 +25,15 @@ class Plan:
         visits: N(s, ·) at the root, ``[A]``.
         chosen: Index of the action taken.
         parent, action, depth: Where each node is in the tree, −1 for the parent and action of the root, ``[n]``.
-        visited: How many simulations passed each node within the tree, ``[n]``.
+        visited: How many simulations passed each node within the tree, 0 for nodes that only rollouts passed, ``[n]``.
+            This is a count, except where an action has more successors than one and their number is bounded: the
+            search does not count the visits of each, so the visits of the action are shared out in proportion to how
+            often the model returned each successor, and rounded.
         value: V_R of each node, or the return of the rollout from a leaf, ``[n]``.
         reward: Add-on reward of the transition into each node, ``[n]``.
         terminated: Whether the episode terminated there, ``[n]``.
-        in_tree: Whether the node is in the search tree; others were passed by rollouts or are at the horizon, ``[n]``.
+        in_tree: Whether the node was expanded, so that actions can be chosen there; never at the horizon, nor where the
+            episode terminated, ``[n]``.
         state: The model's states, arrays ``[n, …]``, among them ``observation``.
     """
 
