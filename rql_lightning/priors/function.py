@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor
 
-from rql_lightning.errors import EnvironmentContractError
+from rql_lightning.errors import EnvironmentContractError, RqlError
 from rql_lightning.policies.families import Categorical, Density, Family
 from rql_lightning.priors.base import Prior
 from rql_lightning.spaces import ActionBounds, check_continuous, check_discrete
@@ -57,8 +58,8 @@ class FunctionPrior(Prior):
         """Check the function's results.
 
         Raises:
-            EnvironmentContractError: If the function returns a wrong shape, NaN, probabilities that do not sum to 1, or
-                a density that is not differentiable with respect to the action.
+            EnvironmentContractError: If the function raises, or returns a wrong shape, NaN, probabilities that do not
+                sum to 1, or a density that is not differentiable with respect to the action.
         """
         parameters = self.distribution_parameters(observation)
         if self.bounds is None:
@@ -115,8 +116,21 @@ class FunctionPrior(Prior):
         return (result + self.bounds.log_half_widths).reshape(pre_tanh.shape[:-1]).to(pre_tanh.device)
 
     def _ask(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Return the function's result in float32, ``[N]``."""
-        result = self.function(observation, action)
+        """Return the function's result in float32, ``[N]``.
+
+        Raises:
+            EnvironmentContractError: If the function raises anything but an error for the user, or the shape is wrong.
+        """
+        try:
+            result = self.function(observation, action)
+        except RqlError:  # says what is wrong already
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
+            raise EnvironmentContractError(
+                f"{self.origin()}: found an error for {_described(observation, action)} ({reason}), expected a tensor "
+                f"of shape ({len(observation)},)"
+            ) from error
         if not isinstance(result, Tensor) or result.shape != observation.shape[:1]:
             found = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
             raise EnvironmentContractError(
@@ -138,3 +152,12 @@ class FunctionPrior(Prior):
     def describe(self) -> dict[str, Any]:
         """Return the function's name only: a file cannot hold a function, and loading a file never imports code."""
         return {"kind": "FunctionPrior", "log_prob": self.name}
+
+
+def _described(observation: Tensor, action: Tensor) -> str:
+    """Return the arguments of a call for messages: their shapes, and the first state."""
+    first = np.array2string(observation[0].detach().double().numpy(), precision=4, threshold=32)
+    return (
+        f"observations of shape {tuple(observation.shape)}, the first of them {' '.join(first.split())}, and actions "
+        f"of shape {tuple(action.shape)}"
+    )

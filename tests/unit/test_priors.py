@@ -180,6 +180,35 @@ def test_a_function_that_is_no_log_density_is_refused_at_once(function, found):
     assert "test_priors" in message and found in message.partition(", expected ")[0].partition(": found ")[2]
 
 
+def scalar_only(observation: Tensor, action: Tensor) -> Tensor:
+    if len(action) > 1:
+        raise ValueError("expected one action,\nnot a batch")
+    return torch.zeros(1)
+
+
+@pytest.mark.parametrize("action_space", [gym.spaces.Discrete(2), box(1)])
+def test_a_function_that_raises_is_named_with_the_state_in_one_line(action_space):
+    prior = FunctionPrior(scalar_only)
+    prior.attach(CARTPOLE.observation_space, action_space)
+    with pytest.raises(EnvironmentContractError) as error:
+        prior.probe(torch.tensor([[0.5, 0.25, 0.0, 0.0], [1.0] * 4]))
+    message = str(error.value)
+    assert message.startswith(f"prior {__name__}.scalar_only: found an error for observations of shape")
+    assert "the first of them [0.5 0.25 0. 0. ]" in message and "\n" not in message
+    assert "(ValueError: expected one action, not a batch), expected a tensor of shape" in message
+    assert isinstance(error.value.__cause__, ValueError)
+
+
+def test_an_error_for_the_user_that_a_function_raises_stays_what_it_is():
+    def log_prob(observation: Tensor, action: Tensor) -> Tensor:
+        raise SpaceMismatchError("my task: found that, expected this")
+
+    prior = FunctionPrior(log_prob)
+    prior.attach(*SPACES)
+    with pytest.raises(SpaceMismatchError, match=r"^my task: found that, expected this$"):
+        prior.probe(torch.zeros(2, 4))
+
+
 def test_and_later_when_it_goes_wrong_later():
     def log_prob(observation: Tensor, action: Tensor) -> Tensor:
         return torch.where(observation[:, 0] > 1, math.nan, -math.log(2))

@@ -74,7 +74,7 @@ def test_a_decision_that_failed_changes_no_later_one(reuse):
     planner = ResidualMCTS(FunctionPrior(prior), **settings)
     observation, *_ = env.step(planner.act(observation, env))
     failing = True
-    with pytest.raises(RuntimeError, match="the prior is gone"):
+    with pytest.raises(EnvironmentContractError, match="the prior is gone"):
         planner.act(observation, env)
     with pytest.raises(EnvironmentContractError, match="found no decision"):
         planner.plan()
