@@ -232,11 +232,19 @@ class EvaluationCallback(pl.Callback):
             metric are those of the compiled environment.
         """
         data, count = _data(trainer), min(self.episodes, self.reference_episodes or self.episodes)
+        self._running = None
         seeds = self._seeds(trainer, count)
         env = data.make_env(1, reference=True)
         shown = "episodes on the reference environment"
         mine = self._episodes(trainer, decider, env, seeds, f"{data.env} (reference)", shown)
-        known = compiled.table[np.isin(compiled.table[:, 0], seeds)]
+        return self._compared(trainer, decider, mine, compiled, count)
+
+    def _compared(
+        self, trainer: pl.Trainer, decider: Decider, mine: Episodes, compiled: Episodes, count: int
+    ) -> dict[str, Any]:
+        """Return the summary over all ranks of episodes on the reference environments, ``count`` over all ranks."""
+        data = _data(trainer)
+        known = compiled.table[np.isin(compiled.table[:, 0], mine.table[:, 0])]
         same = np.isclose(mine.table, known, rtol=0, atol=1e-6, equal_nan=True)[:, :-1].all(axis=1)
         table = _gather(trainer, np.column_stack([mine.table, same]), count)
         everything = replace(mine, table=table[np.argsort(table[:, 0]), :-1])
@@ -266,8 +274,7 @@ class EvaluationCallback(pl.Callback):
         seconds = round(pl_module.train_seconds, 2)
         counters = {"frames": pl_module.frames, "updates": pl_module.updates, "train_seconds": seconds}
         path = write_summary(trainer, "metrics.json", {**summary, **counters})
-        if self.prior_summary is not None:
-            write_summary(trainer, "prior_metrics.json", self.prior_summary)
+        self._write_prior(trainer)
         log_summary(pl_module, summary)
         if self.figures:
             draw_distribution(trainer, self._prior_pictured, mine.pictured)
@@ -280,9 +287,16 @@ class EvaluationCallback(pl.Callback):
         if _data(trainer).reference:
             self._report_on_reference(trainer, pl_module, f"{title}, on the reference environment too", mine, columns)
 
+    def _write_prior(self, trainer: pl.Trainer) -> None:
+        if self.prior_summary is not None:
+            write_summary(trainer, "prior_metrics.json", self.prior_summary)
+
     def _report_stopped(self, trainer: pl.Trainer, pl_module: Algorithm) -> None:
-        """Keep the episodes that had ended when a signal stopped a test; the short ones of those that were running."""
-        if self._running is None or trainer.world_size > 1 or (run_folder(trainer) / "metrics.json").exists():
+        """Keep what had ended when a signal stopped a test: the prior's episodes, and the shortest of the policy's."""
+        if self._dry_run or trainer.world_size > 1 or (run_folder(trainer) / "metrics.json").exists():
+            return
+        self._write_prior(trainer)
+        if self._running is None:
             return
         episodes, data = self._running.so_far(), _data(trainer)
         if len(episodes.table) == 0:
@@ -295,12 +309,30 @@ class EvaluationCallback(pl.Callback):
     def _report_on_reference(
         self, trainer: pl.Trainer, pl_module: Algorithm, title: str, mine: Episodes, columns: dict[str, Any]
     ) -> None:
-        reference = self.evaluate_on_reference(trainer, pl_module.decider, mine)
+        try:
+            reference = self.evaluate_on_reference(trainer, pl_module.decider, mine)
+        except Stopped:
+            self._report_reference_stopped(trainer, pl_module, mine, columns)
+            raise
         path = write_summary(trainer, "reference_metrics.json", reference)
         print_summaries(trainer, title, {**columns, "policy, reference environment": reference}, path)
         if trainer.is_global_zero:
             same, count = reference["same_episodes"], reference["episodes"]
             print_line(f"{same} of {count} episodes are the same on the compiled and the reference environment")
+
+    def _report_reference_stopped(
+        self, trainer: pl.Trainer, pl_module: Algorithm, mine: Episodes, columns: dict[str, Any]
+    ) -> None:
+        """Keep the episodes on the reference environments that had ended when a signal stopped the evaluation there."""
+        if self._running is None or trainer.world_size > 1:
+            return
+        episodes, asked_for = self._running.so_far(), len(self._running.seeds)
+        if len(episodes.table) == 0:
+            return
+        reference = self._compared(trainer, pl_module.decider, episodes, mine, asked_for)
+        path = write_summary(trainer, "reference_metrics.json", {**reference, "episodes_asked_for": asked_for})
+        title = f"stopped after {len(episodes.table)} of {asked_for} episodes on the reference environment"
+        print_summaries(trainer, title, {**columns, "policy, reference environment": reference}, path)
 
 
 def statistics(decider: Decider) -> dict[str, Any]:

@@ -118,3 +118,59 @@ def test_finished_episodes_are_kept_when_a_test_is_stopped(tmp_path, monkeypatch
     metrics = read_metrics(tmp_path / "highway" / "mcts_from_rl" / "version_0" / "metrics.json")
     assert 1 <= metrics["episodes"] <= 2 and metrics["episodes_asked_for"] == 5 and metrics["simulations"] == 20
     assert "stopped after" in " ".join(capsys.readouterr().out.split())
+    prior = read_metrics(tmp_path / "highway" / "mcts_from_rl" / "version_0" / "prior_metrics.json")
+    assert prior["episodes"] == 5 and "episodes_asked_for" not in prior
+
+
+@pytest.mark.parametrize("finished", [0, 2])
+def test_finished_episodes_on_the_reference_are_kept_when_a_test_is_stopped(finished, tmp_path, monkeypatch, capsys):
+    class Interrupted(EpisodeRun):
+        """Gets a Ctrl-C on the reference environment when so many episodes there have ended."""
+
+        def _step(self, observation, active):
+            ended = len(self.so_far().table)
+            if self.name.endswith("(reference)") and ended == finished:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super()._step(observation, active)
+
+    monkeypatch.setattr("rql_lightning.callbacks.evaluation.EpisodeRun", Interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        command_line("4", "--data.reference", "true", "--data.env_kwargs", '{"duration": 3}', root=tmp_path)
+    assert stopped.value.code == 130
+    folder = tmp_path / "highway" / "mcts_from_rl" / "version_0"
+    for name in ("metrics.json", "prior_metrics.json"):
+        complete = read_metrics(folder / name)
+        assert complete["episodes"] == 4 and "episodes_asked_for" not in complete
+    out = " ".join(capsys.readouterr().out.split())
+    assert (folder / "reference_metrics.json").exists() == ("stopped after" in out) == (finished > 0)
+    if finished:
+        reference = read_metrics(folder / "reference_metrics.json")
+        assert reference["episodes"] == reference["same_episodes"] == finished and reference["episodes_asked_for"] == 4
+        assert "stopped after 2 of 4 episodes on the reference environment" in out
+
+
+def test_the_results_of_the_prior_are_kept_when_no_episode_of_the_planner_has_ended(tmp_path, monkeypatch):
+    class Interrupted(EpisodeRun):
+        """Gets a Ctrl-C before the planner's first decision."""
+
+        def _step(self, observation, active):
+            if self.policy.needs_state:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super()._step(observation, active)
+
+    monkeypatch.setattr("rql_lightning.callbacks.evaluation.EpisodeRun", Interrupted)
+    with pytest.raises(SystemExit):
+        command_line("2", "--data.env_kwargs", '{"duration": 3}', root=tmp_path)
+    folder = tmp_path / "highway" / "mcts_from_rl" / "version_0"
+    assert read_metrics(folder / "prior_metrics.json")["episodes"] == 2 and not (folder / "metrics.json").exists()
+
+
+def test_a_prior_that_raises_is_an_error_of_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken_prior.py").write_text("def broken(observation, action):\n    return observation[:, 1000]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = ["--model.prior", "rql_lightning.priors.FunctionPrior", "--model.prior.log_prob", "broken_prior.broken"]
+    with pytest.raises(SystemExit) as stopped:
+        command_line("1", *function, root=tmp_path)
+    found = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stopped.value.code == 2
+    assert "prior broken_prior.broken: found an error for observations of shape" in found and "IndexError" in found
