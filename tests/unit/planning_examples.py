@@ -69,16 +69,20 @@ class PlainNode:
 
 
 class PlainSearch:
-    """The search as its definition reads, on a deterministic MDP: recursive, one root, nothing stored but the tree."""
+    """The search as its definition reads, on a deterministic MDP: recursive, one root, nothing stored but the tree.
 
-    def __init__(self, mdp: tuple[Any, ...], omega: float, settings: Settings) -> None:
+    With ``authors``, the tree policy is a softmax of Q_R alone, and in backups an action without visits counts as 0.
+    """
+
+    def __init__(self, mdp: tuple[Any, ...], omega: float, settings: Settings, authors: bool = False) -> None:
         self.reward, self.transition, self.terminal, self.prior = mdp
-        self.omega, self.settings = omega, settings
+        self.omega, self.settings, self.authors = omega, settings, authors
         self.actions = self.reward.shape[1]
 
-    def run(self, state: int, observation: np.ndarray) -> PlainNode:
+    def run(self, state: int, observation: np.ndarray, root: PlainNode | None = None) -> PlainNode:
+        """Search from a new root, or go on from a node of an earlier search."""
         self.random = SplitMix(_seed(self.settings.seed, observation))
-        root = PlainNode(self.actions)
+        root = PlainNode(self.actions) if root is None else root
         for _ in range(self.settings.simulations):
             self._visit(root, state, 0)
         return root
@@ -96,15 +100,18 @@ class PlainSearch:
             value = self._roll_out(following, depth + 1)
         node.q[action] = self.reward[state, action] + self.settings.gamma * value
         node.visits[action] += 1
-        alpha = self.settings.alpha_hat
-        return alpha * math.log(sum(math.exp(x / alpha) for x in self._combined(node, state)))
+        alpha, combined = self.settings.alpha_hat, self._combined(node, state)
+        if self.authors:
+            combined = [x if visits else 0.0 for x, visits in zip(combined, node.visits, strict=True)]
+        return alpha * math.log(sum(math.exp(x / alpha) for x in combined))
 
     def _combined(self, node: PlainNode, state: int) -> list[float]:
         log_prior = np.log(self.prior[state])
         return [q + self.omega * log for q, log in zip(node.q, log_prior, strict=True)]
 
     def _tree_policy(self, node: PlainNode, state: int) -> list[float]:
-        weights = [math.exp(x / self.settings.alpha_hat) for x in self._combined(node, state)]
+        energies = node.q if self.authors else self._combined(node, state)
+        weights = [math.exp(x / self.settings.alpha_hat) for x in energies]
         count = sum(node.visits)
         rate = min(1.0, self.settings.epsilon * self.actions / math.log(count + 1)) if count else 1.0
         rate = 0.0 if self.settings.epsilon == 0 else rate

@@ -43,6 +43,31 @@ def test_stochastic(omega, alpha):
     assert errors[1] < 0.08 and errors[1] < errors[0] / 2
 
 
+@pytest.mark.parametrize(("omega", "alpha"), WEIGHTS)
+def test_values_of_a_tree_that_is_kept(omega, alpha):
+    """Values of an earlier decision are for a horizon that is a step shorter; visits of this one must replace them.
+
+    ε is large, as kept visits lower the rate of exploration, and an action without visits is not exact.
+    """
+    for seed in range(3):
+        reward, transition, _, prior = random_mdp(seed, stochastic=False)
+        mdp = (reward, transition, np.zeros(4, dtype=bool), prior)
+        dynamics = TabularDynamics(*mdp[:3])
+        given = {"alpha_hat": alpha, "simulations": 1500, "horizon": 3, "epsilon": 5.0, "reuse": "tree"}
+        planner = planner_of(dynamics, prior, omega, **given)
+        exact_q, exact_policy = finite_horizon(*mdp, 3, 0.9, omega, alpha)
+        state, visits = dynamics.states([0, 1, 2, 3]), []
+        for _ in range(3):
+            index = state["observation"].argmax(axis=1)
+            decision = planner.decide(state["observation"], state)
+            plans = [planner.plan(row) for row in range(4)]
+            assert np.array([plan.q_residual for plan in plans]) == pytest.approx(exact_q[index], abs=1e-6)
+            assert np.array([plan.policy for plan in plans]) == pytest.approx(exact_policy[index], abs=1e-6)
+            visits.append([plan.visits.sum() for plan in plans])
+            state = dynamics.step(state, decision.action).state
+        assert np.min(visits[1:]) > 1500  # visits are kept, so values are as well
+
+
 def test_a_large_weight_returns_the_prior_and_none_forgets_it():
     reward, transition, terminal, _ = random_mdp(1, False)
     certain = np.array([[0.98, 0.01, 0.01]] * 4)

@@ -6,10 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from planning_examples import PlainSearch, planner_of, random_mdp
+from planning_examples import PlainNode, PlainSearch, SplitMix, planner_of, random_mdp
 
 from rql_lightning.errors import EnvironmentContractError
 from rql_lightning.planning import Settings, TabularDynamics
+from rql_lightning.planning.planner import _seed
+from rql_lightning.planning.search import NONE
 
 
 def chain() -> TabularDynamics:
@@ -50,38 +52,100 @@ def test_two_simulations_by_hand():
     assert nodes.q_residual[root].tolist() == [3.0, 0.0] and nodes.visits[root].tolist() == [2, 0]
 
 
-def test_five_simulations_by_hand():
-    # Two steps, ω′ = α̂ = 1, π uniform: both actions of the root and of state 1 are visited after enough simulations.
-    # By action 1 the episode ends: Q_R = 8. By action 0: V_R(1) = log((e^2 + e^8) / 2) once both are visited.
+# Seed 0 and the observation of state 0 toss these coins. With ε = 5 all actions of the tree are equally probable, and
+# so are those of rollouts under a uniform prior: a coin below 1/2 is action 0. Horizon 2, γ = 1/2, ω′ = α̂ = 1.
+COINS = [1, 0, 0, 1, 0, 0, 0, 1]
+# By simulation: N(0, ·), Q_R(0, ·), N(1, ·) and Q_R(1, ·) after it. log π = −log 2 everywhere, so that
+# V_R = log((e^Q_0 + e^Q_1) / 2), in which Q_R of an action without visits is 0.
+BY_HAND = [
+    # 1: action 1 ends the episode with 8.
+    ([0, 1], [0.0, 8.0], None, None),
+    # 0, 0: state 1 is a new leaf; its rollout earns 2 by action 0. Q_R(0, 0) = 1 + 2 / 2.
+    ([1, 1], [2.0, 8.0], [0, 0], [0.0, 0.0]),
+    # 1: as before.
+    ([1, 2], [2.0, 8.0], [0, 0], [0.0, 0.0]),
+    # 0, 0: through state 1 to the horizon with 2. V_R(1) = log((e^2 + e^0) / 2) = 1.433781; Q_R(0, 0) = 1 + V_R(1) / 2.
+    ([2, 2], [1.716890, 8.0], [1, 0], [2.0, 0.0]),
+    # 0, 1: through state 1 to the end with 8. V_R(1) = log((e^2 + e^8) / 2) = 7.309328; Q_R(0, 0) = 1 + V_R(1) / 2.
+    ([3, 2], [4.654664, 8.0], [1, 1], [2.0, 8.0]),
+]
+VALUE_BY_HAND = 7.341494  # V_R(0) = log((e^4.654664 + e^8) / 2)
+
+
+@pytest.mark.parametrize("simulations", [1, 2, 3, 4, 5])
+def test_five_simulations_by_hand(simulations):
     dynamics = chain()
-    planner = planner_of(dynamics, np.full((5, 2), 0.5), 1.0, simulations=5, horizon=2, gamma=0.5, epsilon=5.0)
+    given = {"simulations": simulations, "horizon": 2, "gamma": 0.5, "epsilon": 5.0}
+    planner = planner_of(dynamics, np.full((5, 2), 0.5), 1.0, **given)
     _, nodes, (root,) = decided(planner, [0])
+    coins = SplitMix(_seed(0, dynamics.states([0])["observation"][0]))
+    assert [int(coins.uniform() >= 0.5) for _ in COINS] == COINS
+    visits, q, visits_below, q_below = BY_HAND[simulations - 1]
+    assert nodes.visits[root].tolist() == visits and nodes.q_residual[root] == pytest.approx(q, abs=1e-6)
     child = nodes.children[root, 0]
-    assert nodes.visits[root].sum() == 5 and (nodes.visits[root] > 0).all()
-    assert nodes.visits[child].sum() == nodes.visits[root, 0] - 1  # the first visit rolled out
-    combined = np.where(nodes.visits[child] > 0, [2.0, 8.0], 0.0)
-    value = math.log(sum(math.exp(x) for x in combined) / 2) if nodes.visits[child].sum() else nodes.value[child]
-    assert nodes.q_residual[root] == pytest.approx([1 + 0.5 * value, 8.0])
-    assert nodes.value[root] == pytest.approx(math.log((math.exp(1 + 0.5 * value) + math.exp(8.0)) / 2))
+    if visits_below is None:
+        assert child == NONE
+    else:
+        assert nodes.visits[child].tolist() == visits_below and nodes.q_residual[child].tolist() == q_below
+    if simulations == 5:
+        assert nodes.value[root] == pytest.approx(VALUE_BY_HAND, abs=1e-6)
 
 
+def assert_same_tree(nodes, found, plain):
+    """Compare all nodes below a node of the tree with those of the plain search."""
+    assert nodes.visits[found].tolist() == plain.visits
+    assert nodes.q_residual[found] == pytest.approx(plain.q, abs=1e-12)
+    in_tree = {int(action) for action in np.flatnonzero(nodes.children[found] != NONE)}
+    in_tree = {action for action in in_tree if nodes.in_tree[nodes.children[found, action]]}
+    assert in_tree == set(plain.children)
+    for action, child in plain.children.items():
+        assert_same_tree(nodes, nodes.children[found, action], child)
+
+
+@pytest.mark.parametrize("authors", [False, True])
 @pytest.mark.parametrize("omega", [0.0, 0.4, 1.0, 2.0])
 @pytest.mark.parametrize("simulations", [1, 2, 5, 60])
-def test_the_search_is_the_plain_one(omega, simulations):
+def test_the_search_is_the_plain_one(omega, simulations, authors):
     for seed in range(4):
         mdp = random_mdp(seed, stochastic=False)
         given = {"simulations": simulations, "horizon": 4, "gamma": 0.9, "alpha_hat": 0.7, "epsilon": 0.3, "seed": seed}
-        planner = planner_of(TabularDynamics(*mdp[:3]), mdp[3], omega, **given)
+        planner = planner_of(TabularDynamics(*mdp[:3]), mdp[3], omega, **given, authors=authors)
         _, nodes, roots = decided(planner, [0, 1, 2])
         for state, root in enumerate(roots):
             observation = planner._tree.states["observation"][root]
-            plain = PlainSearch(mdp, omega, Settings(**given)).run(state, observation)
-            assert nodes.visits[root].tolist() == plain.visits
-            assert nodes.q_residual[root] == pytest.approx(plain.q, abs=1e-12)
-            for action, child in plain.children.items():
-                found = nodes.children[root, action]
-                assert nodes.visits[found].tolist() == child.visits
-                assert nodes.q_residual[found] == pytest.approx(child.q, abs=1e-12)
+            assert_same_tree(nodes, root, PlainSearch(mdp, omega, Settings(**given), authors).run(state, observation))
+
+
+def test_the_plain_search_by_hand():
+    # One step by action 1 with reward 3, π = (1/4, 3/4) and ω′ = 2. In V_R = log(… + e^3 (3/4)²), action 0, without
+    # visits, has the term e^0 (1/4)², and in the authors' variant e^0.
+    transition, reward = np.zeros((2, 2, 2)), np.array([[1.0, 3.0], [0.0, 0.0]])
+    transition[:, :, 1] = 1.0
+    mdp = (reward, transition, np.array([False, True]), np.array([[0.25, 0.75]] * 2))
+    for authors, term in ((False, 0.25**2), (True, 1.0)):
+        plain = PlainSearch(mdp, 2.0, Settings(1, 1, 0.5, 1.0), authors)
+        node = PlainNode(2)
+        plain.random = SplitMix(0)
+        plain.random.draw = lambda probabilities: 1
+        assert plain._visit(node, 0, 0) == pytest.approx(math.log(term + math.exp(3.0) * 0.75**2))
+
+
+@pytest.mark.parametrize("authors", [False, True])
+def test_the_tree_that_is_kept_is_that_of_the_plain_search(authors):
+    for seed in range(4):
+        mdp = random_mdp(seed, stochastic=False, states=12)
+        dynamics = TabularDynamics(*mdp[:3])
+        given = {"simulations": 50, "horizon": 4, "gamma": 0.9, "alpha_hat": 0.7, "epsilon": 0.3, "seed": seed}
+        planner = planner_of(dynamics, mdp[3], 1.0, **given, reuse="tree", authors=authors)
+        plain, kept, state, decisions = PlainSearch(mdp, 1.0, Settings(**given), authors), None, 0, 0
+        while decisions < 5 and not mdp[2][state]:
+            decision, nodes, (root,) = decided(planner, [state])
+            kept = plain.run(state, dynamics.states([state])["observation"][0], kept)
+            assert_same_tree(nodes, root, kept)
+            action = int(decision.action[0])
+            kept, state = kept.children.get(action), int(mdp[1][state, action].argmax())
+            decisions += 1
+        assert decisions > 1
 
 
 @pytest.mark.parametrize("stochastic", [False, True])
