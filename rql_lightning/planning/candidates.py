@@ -100,7 +100,7 @@ def candidate_actions(
     return SampledActions(prior, omega_prime, alpha_hat, samples)
 
 
-class _OneWeight:
+class OneWeight:
     """The part of candidates of which the decision and Eq. 14 take the same ω′ log π."""
 
     def preference(self, observation: np.ndarray, actions: np.ndarray, weighted: np.ndarray) -> np.ndarray:
@@ -108,7 +108,7 @@ class _OneWeight:
         return weighted
 
 
-class DiscreteActions(_OneWeight):
+class DiscreteActions(OneWeight):
     """All actions of a discrete space.
 
     Attributes:
@@ -132,7 +132,7 @@ class DiscreteActions(_OneWeight):
         return weighted(result, self.omega_prime)
 
 
-class GridActions(_OneWeight):
+class GridActions(OneWeight):
     """The centres of equal cells of a box, each with the prior's probability in proportion to its density there.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 
 from rql_lightning.envs.customization import StepFunction
 from rql_lightning.errors import require
-from rql_lightning.planning.candidates import Candidates, weighted
+from rql_lightning.planning.candidates import Candidates, OneWeight, weighted
 from rql_lightning.planning.dynamics import Dynamics, Transition
 from rql_lightning.planning.tree import State
 
@@ -65,7 +65,7 @@ class TabularDynamics(Dynamics):
         return Transition(self.states(following), self.table[index, action], self.terminal[following])
 
 
-class TabularActions:
+class TabularActions(OneWeight):
     """The actions of a finite MDP, with a prior that is a table.
 
     Args:

@@ -55,7 +55,7 @@ class AddOnReward:
         try:
             return self.function(*arguments)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
             where = "" if index is None else f" at {_described((*arguments[:2],))}"
             raise EnvironmentContractError(
                 f"{self.name()}: found an error in the search{where} ({reason}), expected a number"
