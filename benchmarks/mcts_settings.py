@@ -4,8 +4,7 @@
 
 Each row is one evaluation of residual MCTS (ε = 0.1) on the compiled Highway, with the seeds from 2,000,000 on, which
 neither training nor any other evaluation uses. Each row is a file of the folder, written when it is finished, and not
-run again: two processes may share a folder, one of them with ``--reverse``. Seconds are those of a decision of one root
-among 100, on one core; bars are standard errors.
+run again. Seconds are those of a decision of one root among 100, on one core; bars are standard errors.
 """
 
 from __future__ import annotations
@@ -84,14 +83,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=300)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results and the figure")
-    parser.add_argument("--reverse", action="store_true", help="start with the last rows")
+    kinds = {"others": OTHERS, "simulations": SIMULATIONS, "horizons": HORIZONS}
+    parser.add_argument("--rows", nargs="*", choices=kinds, default=list(kinds), help="which rows")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = arguments.out / f"episodes-{arguments.episodes}"
     folder.mkdir(parents=True, exist_ok=True)
-    every = [*OTHERS, *SIMULATIONS, *HORIZONS]
     rows: dict[str, dict[str, Any]] = {}
-    for changes in reversed(every) if arguments.reverse else every:
+    for changes in (row for kind in arguments.rows for row in kinds[kind]):
         name, file = name_of(changes), folder / f"{name_of(changes)}.json"
         if not file.exists():
             file.write_text(json.dumps(evaluate(changes, arguments.episodes), indent=1))
