@@ -457,3 +457,28 @@ def test_a_vector_of_reference_environments_is_planned_for_by_the_simulator():
     compiled = make_vector_env(HIGHWAY, 2, "add_on")
     observation, _ = compiled.reset(seed=[3, 4])
     assert np.array_equal(actions, planner.act(observation, compiled))
+
+
+def test_copies_of_a_fully_observed_environment_are_simulated_once(monkeypatch):
+    """It saves steps and changes no decision."""
+    simulated = []
+    step = CopyDynamics.step
+    monkeypatch.setattr(
+        CopyDynamics, "step", lambda self, *given: simulated.append(len(given[1])) or step(self, *given)
+    )
+    taken, steps = [], []
+    for known in (False, True):
+        env, model = gym.make("CartPole-v1"), CopyDynamics(fully_observed=known)
+        observation, _ = env.reset(seed=1)
+        planner = ResidualMCTS(
+            FunctionPrior(uniform), simulations=30, horizon=6, alpha_hat=0.1, dynamics=model, add_on_reward=rightwards
+        )
+        simulated.clear()
+        actions = []
+        for _ in range(8):
+            actions.append(int(planner.act(observation, env)))
+            observation, *_ = env.step(actions[-1])
+        taken.append(actions)
+        steps.append(sum(simulated))
+    assert taken[0] == taken[1]
+    assert steps[1] < 0.8 * steps[0]
