@@ -46,8 +46,10 @@ def entry_point(function: Callable[..., Any], parallel: bool = False) -> Callabl
         function: To be compiled at its first call.
         parallel: Whether ``prange`` in it runs on several threads.
     """
-    file = Path(inspect.getfile(function))
-    function.__qualname__ = f"{function.__name__}-{'parallel' if parallel else 'serial'}-{fingerprint(file.parent)}"
+    folder = Path(inspect.getfile(function)).parent
+    while (folder.parent / "__init__.py").exists():
+        folder = folder.parent
+    function.__qualname__ = f"{function.__name__}-{'parallel' if parallel else 'serial'}-{fingerprint(folder)}"
     options = {"parallel": parallel, "nogil": True}
     try:
         return njit(cache=True, **options)(function)
@@ -62,11 +64,9 @@ def entry_point(function: Callable[..., Any], parallel: bool = False) -> Callabl
 
 
 @cache
-def fingerprint(folder: Path) -> str:
-    """Return a digest of all folders with compiled code in the package that a folder is in."""
-    while (folder.parent / "__init__.py").exists():
-        folder = folder.parent
-    sources = {path: path.read_bytes() for path in sorted(folder.rglob("*.py"))}
+def fingerprint(package: Path) -> str:
+    """Return a digest of all folders with compiled code in a package, which is read once in a process."""
+    sources = {path: path.read_bytes() for path in sorted(package.rglob("*.py"))}
     compiled = {path.parent for path, source in sources.items() if b"@njit" in source}
     return hashlib.sha256(b"".join(sources[path] for path in sources if path.parent in compiled)).hexdigest()[:12]
 

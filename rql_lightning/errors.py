@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 
@@ -51,3 +52,8 @@ def require(condition: bool, name: str, found: Any, expected: str) -> None:
     """
     if not condition:
         raise ConfigurationError(f"{name}: found {found!r}, expected {expected}")
+
+
+def is_integer(value: object, least: int) -> bool:
+    """Return whether a value is an integer, of Python or NumPy but no truth value, and at least ``least``."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from numbers import Integral
 from typing import Any, Literal
 
-from rql_lightning.errors import require
+from rql_lightning.errors import is_integer, require
 from rql_lightning.planning import Dynamics
 from rql_lightning.priors import Prior
 
@@ -55,12 +54,8 @@ def _positive(value: float) -> bool:
     return 0 < value < math.inf
 
 
-def _integer(value: Any, least: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
-
-
 def _count(value: Any) -> bool:
-    return _integer(value, 1)
+    return is_integer(value, 1)
 
 
 def _not_negative(value: float) -> bool:
@@ -128,7 +123,7 @@ _RULES: dict[str, tuple[Any, str]] = {
     "gradient_penalty": (_not_negative, "a finite number >= 0"),
     "family": (lambda value: value is None or isinstance(value, str), "the name of a family of distributions, or null"),
     "components": (_count, "an integer >= 1"),
-    "rows": (lambda value: value is None or _integer(value, 2), "an integer >= 2, or null"),
+    "rows": (lambda value: value is None or is_integer(value, 2), "an integer >= 2, or null"),
     "weight_decay": (_not_negative, "a finite number >= 0"),
     "entropy_weight": (_not_negative, "a finite number >= 0"),
     "fallback_weight": (_not_negative, "a finite number >= 0"),
@@ -138,12 +133,12 @@ _RULES: dict[str, tuple[Any, str]] = {
     "simulations": (_count, "an integer >= 1"),
     "horizon": (_count, "an integer >= 1"),
     "epsilon": (_not_negative, "a finite number >= 0"),
-    "seed": (lambda value: _integer(value, 0) and value < 2**64, "an integer in [0, 2**64)"),
-    "max_successors": (lambda value: _integer(value, 0), "an integer >= 0"),
+    "seed": (lambda value: is_integer(value, 0) and value < 2**64, "an integer in [0, 2**64)"),
+    "max_successors": (lambda value: is_integer(value, 0), "an integer >= 0"),
     "reuse": (lambda value: value in ("nothing", "states", "tree"), "'nothing', 'states' or 'tree'"),
     "variant": (lambda value: value in ("paper", "authors"), "'paper' or 'authors'"),
     "members": (_count, "an integer >= 1"),
-    "sorted_by": (lambda value: value is None or _integer(value, 0), "an integer >= 0, or null"),
+    "sorted_by": (lambda value: value is None or is_integer(value, 0), "an integer >= 0, or null"),
     "termination_weight": (_not_negative, "a finite number >= 0"),
     "open_loop_steps": (_count, "an integer >= 1"),
     "epsilon_initial": (_fraction, "a probability in [0, 1]"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Protocol
 
 import gymnasium as gym
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rql_lightning.compilation import entry_point
-from rql_lightning.errors import require
+from rql_lightning.errors import is_integer, require
 from rql_lightning.functional import squash_log_det
 from rql_lightning.planning.network import all_log_probabilities, compiled_network
 from rql_lightning.planning.search import next_uniform
@@ -143,7 +142,7 @@ class GridActions(OneWeight):
 
     def __init__(self, prior: Prior, omega_prime: float, cells: int) -> None:
         size = _size(prior)
-        require(_is_integer(cells) and cells >= 2, "model.grid", cells, "an integer >= 2")
+        require(is_integer(cells, 2), "model.grid", cells, "an integer >= 2")
         require(
             cells**size <= MOST_CANDIDATES,
             "model.grid",
@@ -182,7 +181,7 @@ class SampledActions:
     """
 
     def __init__(self, prior: Prior, omega_prime: float, alpha_hat: float, count: int) -> None:
-        in_range = _is_integer(count) and 2 <= count <= MOST_CANDIDATES
+        in_range = is_integer(count, 2) and count <= MOST_CANDIDATES
         require(in_range, "model.samples", count, f"an integer in [2, {MOST_CANDIDATES}]")
         require(
             prior.can_act and prior.family.explorable, "model.samples", count, "null for a prior that cannot be sampled"
@@ -224,10 +223,6 @@ class SampledActions:
 def weighted(log_prior: np.ndarray, omega_prime: float) -> Candidates:
     """Return candidates with ω′ log π, where 0 · −∞ is 0."""
     return Candidates(log_prior, np.zeros(log_prior.shape) if omega_prime == 0 else omega_prime * log_prior)
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _size(prior: Prior) -> int:
