@@ -35,9 +35,12 @@ setup(
     extras_require={
         "minari": ["minari[hdf5]>=0.5.3,<0.6"],
         "flows": ["zuko>=1.4,<2"],
+        "video": ["av>=14"],
+        "bench-jax": ["sbx-rl>=0.20"],
         "dev": [
             "minari[hdf5]>=0.5.3,<0.6",
             "zuko>=1.4,<2",
+            "av>=14",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "pytest-randomly>=4",

@@ -3,19 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rql_lightning.errors import require
 
 NORM = (None, None, 1e-5)
 """Scale, shift and epsilon of PyTorch's layer norm."""
+RELU_GRADIENT = torch.ops.aten.threshold_backward.grad_input
+NORM_GRADIENT = torch.ops.aten.native_layer_norm_backward
 
 
-def mlp(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> nn.Sequential:
+class Perceptron(nn.Sequential):
+    """Linear layers with ReLUs in between, which also have a backward pass in closed form.
+
+    For small networks, the calls of modules and of autograd take several times as long as the products. A training loop
+    therefore calls :meth:`evaluate` and :meth:`backward` directly; called as a module, it is an ordinary one.
+    """
+
+    def evaluate(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Evaluate the layers without autograd.
+
+        Args:
+            inputs: ``[B, inputs]``.
+
+        Returns:
+            Outputs ``[B, outputs]``, and the inputs of each layer, which :meth:`backward` needs.
+        """
+        *inner, (weight, bias) = self.layers
+        hidden = [inputs]
+        for inner_weight, inner_bias in inner:
+            hidden.append(F.linear(hidden[-1], inner_weight, inner_bias).relu_())
+        return F.linear(hidden[-1], weight, bias), hidden
+
+    def backward(self, hidden: list[Tensor], gradient: Tensor, into: Sequence[Tensor]) -> None:
+        """Write the gradient with respect to the parameters.
+
+        Args:
+            hidden: Inputs of each layer, ``[B, …]``.
+            gradient: Gradient with respect to the outputs, ``[B, outputs]``.
+            into: Tensors of the shapes of :meth:`parameters`, in their order.
+        """
+        for index in reversed(range(len(hidden))):
+            torch.mm(gradient.T, hidden[index], out=into[2 * index])
+            torch.sum(gradient, 0, out=into[2 * index + 1])
+            if index > 0:
+                gradient = gradient @ self.layers[index][0]
+                _through_relu(gradient, hidden[index])
+
+    @cached_property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight ``[out, in]`` and bias ``[out]`` of each layer; to look them up takes longer than a ReLU."""
+        return [(layer.weight, layer.bias) for layer in self if isinstance(layer, nn.Linear)]
+
+
+def _through_relu(gradient: Tensor, activation: Tensor) -> None:
+    """Set a gradient to 0 where a ReLU returned 0, in place."""
+    RELU_GRADIENT(gradient, activation, 0, grad_input=gradient)
+
+
+def mlp(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> Perceptron:
     """Build a multilayer perceptron with ReLU activations.
 
     Args:
@@ -30,7 +82,7 @@ def mlp(inputs: int, hidden_sizes: Sequence[int], outputs: int) -> nn.Sequential
     layers: list[nn.Module] = []
     for width, next_width in pairwise(sizes):
         layers += [nn.Linear(width, next_width), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
+    return Perceptron(*layers, nn.Linear(sizes[-1], outputs))
 
 
 class RowNetwork(nn.Module):
@@ -159,53 +211,120 @@ class TwinCritic(nn.Module):
         Returns:
             Q-values of both critics, ``[2, B]``.
         """
-        parameters = [parameter for layer in zip(self.weights, self.biases, strict=True) for parameter in layer]
-        if frozen:
-            parameters = [parameter.detach() for parameter in parameters]
+        parameters = [parameter.detach() if frozen else parameter for parameter in self.parameters()]
         return _Twins.apply(self.layer_norm, observation, action, *parameters)
+
+    def evaluate(self, inputs: Tensor) -> tuple[Tensor, TwinTrace]:
+        """Evaluate both critics without autograd.
+
+        Args:
+            inputs: Encoded observations and actions in [−1, 1], ``[B, D + A]``.
+
+        Returns:
+            Q-values of both critics, ``[2, B]``, and what :meth:`backward` and :meth:`action_gradient` need.
+        """
+        return _evaluate_twins(inputs, *self.layers, self.layer_norm)
+
+    def backward(self, trace: TwinTrace, gradient: Tensor, into: Sequence[Tensor]) -> None:
+        """Write the gradient with respect to the parameters.
+
+        Args:
+            trace: From :meth:`evaluate`.
+            gradient: Gradient with respect to the Q-values, ``[2, B]``.
+            into: Tensors of the shapes of :meth:`parameters`, in their order.
+        """
+        _differentiate_twins(trace, gradient, self.layers[0], into, 0)
+
+    def action_gradient(self, trace: TwinTrace, gradient: Tensor, actions: int) -> Tensor:
+        """Return the gradient with respect to the actions, ``[B, A]``, from that of the Q-values, ``[2, B]``."""
+        result = _differentiate_twins(trace, gradient, self.layers[0], None, actions)
+        assert result is not None
+        return result
+
+    @cached_property
+    def layers(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and biases, which take longer to look up in a ``ParameterList`` than a ReLU."""
+        return list(self.weights), list(self.biases)
+
+
+class TwinTrace(NamedTuple):
+    """What the gradient of twins needs.
+
+    Attributes:
+        hidden: Inputs of each layer, ``[2, B, …]``.
+        normalized: Inputs, means and inverse scales of each layer norm.
+    """
+
+    hidden: list[Tensor]
+    normalized: list[tuple[Tensor, Tensor, Tensor]]
+
+
+def _evaluate_twins(
+    inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], layer_norm: bool
+) -> tuple[Tensor, TwinTrace]:
+    """Map ``[B, I]`` to ``[2, B]``; each layer has a weight ``[2, I, O]`` and a bias ``[2, 1, O]``."""
+    hidden, normalized = [inputs.expand(2, -1, -1)], []
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        result = torch.baddbmm(bias, hidden[-1], weight)
+        if layer_norm:
+            before, (result, mean, inverse) = result, torch.native_layer_norm(result, [result.shape[-1]], *NORM)
+            normalized.append((before, mean, inverse))
+        hidden.append(result.relu_())
+    # A product with one column takes four times as long as the equivalent product with one row.
+    q = torch.baddbmm(biases[-1], weights[-1].mT, hidden[-1].mT).squeeze(1)
+    return q, TwinTrace(hidden, normalized)
+
+
+def _differentiate_twins(
+    trace: TwinTrace, gradient: Tensor, weights: Sequence[Tensor], into: Sequence[Tensor] | None, actions: int
+) -> Tensor | None:
+    """Write the gradients of weights and biases, if wanted; return that of the last inputs, if any are wanted."""
+    hidden, count = trace.hidden, len(weights)
+    if into is not None:
+        torch.bmm(hidden[-1].mT, gradient.unsqueeze(-1), out=into[count - 1])
+        torch.sum(gradient.unsqueeze(-1), 1, keepdim=True, out=into[-1])
+    gradient = gradient.unsqueeze(-1) * weights[-1].mT
+    for layer in reversed(range(count - 1)):
+        _through_relu(gradient, hidden[layer + 1])
+        if trace.normalized:
+            before, mean, inverse = trace.normalized[layer]
+            shape, wanted = [before.shape[-1]], [True, False, False]
+            dtype, arguments = gradient.dtype, (before, shape, mean, inverse, None, None, wanted)
+            gradient = NORM_GRADIENT(gradient.to(before.dtype), *arguments)[0].to(dtype)
+        if into is not None:
+            torch.bmm(hidden[layer].mT, gradient, out=into[layer])
+            torch.sum(gradient, 1, keepdim=True, out=into[count + layer])
+        if layer > 0:
+            gradient = torch.bmm(gradient, weights[layer].mT)
+    if actions == 0:
+        return None
+    return torch.bmm(weights[0][:, -actions:], gradient.mT).sum(dim=0).T
 
 
 class _Twins(torch.autograd.Function):
-    """The layers of :class:`TwinCritic` as one node of the autograd graph, which is faster for small layers."""
+    """The layers of :class:`TwinCritic` as one node of the autograd graph, for losses without a closed gradient."""
 
     @staticmethod
     def forward(ctx: Any, layer_norm: bool, observation: Tensor, action: Tensor, *parameters: Tensor) -> Tensor:
-        """Map ``[B, D]`` and ``[B, A]`` to ``[2, B]``; each layer has parameters ``[2, I, O]`` and ``[2, 1, O]``."""
-        hidden, normalized = [torch.cat([observation, action], dim=-1).expand(2, -1, -1)], []
-        for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
-            result = torch.baddbmm(bias, hidden[-1], weight)
-            if layer_norm:
-                before, (result, mean, inverse) = result, torch.native_layer_norm(result, [result.shape[-1]], *NORM)
-                normalized += [before, mean, inverse]
-            hidden.append(result.relu_())
-        ctx.layer_norm, ctx.layers, ctx.actions = layer_norm, len(hidden), action.shape[-1]
-        ctx.save_for_backward(*hidden, *parameters[::2], *normalized)
-        # A product with one column takes four times as long as the equivalent product with one row.
-        return torch.baddbmm(parameters[-1], parameters[-2].mT, hidden[-1].mT).squeeze(1)
+        """Map ``[B, D]`` and ``[B, A]`` to ``[2, B]``, with the weights of all layers and then their biases."""
+        count = len(parameters) // 2
+        inputs = torch.cat([observation, action], dim=-1)
+        q, trace = _evaluate_twins(inputs, parameters[:count], parameters[count:], layer_norm)
+        ctx.actions, ctx.layers = action.shape[-1], count
+        ctx.save_for_backward(*parameters, *trace.hidden, *(part for parts in trace.normalized for part in parts))
+        return q
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         """Compute only the required gradients: those of the weights and biases, or of the action."""
-        layers, saved = ctx.layers, ctx.saved_tensors
-        hidden, weights, normalized = saved[:layers], saved[layers : 2 * layers], saved[2 * layers :]
+        saved, count = ctx.saved_tensors, ctx.layers
+        dtype = saved[3 * count - 1].dtype  # bfloat16 in mixed precision, where products with a given result want one
+        weights = [weight.to(dtype) for weight in saved[:count]]
+        hidden = [inputs.to(dtype) for inputs in saved[2 * count : 3 * count]]
+        normalized = list(zip(*(saved[3 * count + part :: 3] for part in range(3)), strict=True))
         learning = ctx.needs_input_grad[3]
-        gradients: list[Tensor | None] = [None] * (2 * layers)
-        if learning:
-            gradients[-2:] = torch.bmm(grad_output.unsqueeze(1), hidden[-1]).mT, grad_output.sum(1).view(2, 1, 1)
-        gradient = grad_output.unsqueeze(-1) * weights[-1].mT
-        for layer in reversed(range(layers - 1)):
-            torch.ops.aten.threshold_backward.grad_input(gradient, hidden[layer + 1], 0, grad_input=gradient)
-            if ctx.layer_norm:
-                before, mean, inverse = normalized[3 * layer : 3 * layer + 3]
-                shape, wanted = [before.shape[-1]], [True, False, False]
-                backward = torch.ops.aten.native_layer_norm_backward
-                gradient = backward(gradient.to(before.dtype), before, shape, mean, inverse, None, None, wanted)[0]
-            if learning:
-                gradients[2 * layer] = torch.bmm(hidden[layer].mT, gradient)
-                gradients[2 * layer + 1] = gradient.sum(dim=1, keepdim=True)
-            if layer > 0:
-                gradient = torch.bmm(gradient, weights[layer].mT)
-        action = None
-        if ctx.needs_input_grad[2]:
-            action = torch.bmm(weights[0][:, -ctx.actions :], gradient.mT).sum(dim=0).T
-        return None, None, action, *gradients
+        into = [torch.empty_like(each, dtype=dtype) for each in saved[: 2 * count]] if learning else None
+        wanted = ctx.actions if ctx.needs_input_grad[2] else 0
+        action = _differentiate_twins(TwinTrace(hidden, normalized), grad_output.to(dtype), weights, into, wanted)
+        nothing: list[Any] = [None] * (2 * count)
+        return None, None, action, *(into or nothing)

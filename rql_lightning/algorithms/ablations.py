@@ -16,7 +16,8 @@ from torch import Tensor
 from rql_lightning import functional
 from rql_lightning.algorithms.base import Minibatch
 from rql_lightning.algorithms.residual_sac import ResidualSAC
-from rql_lightning.algorithms.sac import Sample
+from rql_lightning.algorithms.sac import SoftActorCritic
+from rql_lightning.algorithms.sac_terms import Coefficients, Sample
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
@@ -41,6 +42,11 @@ class GreedyCustomization(ResidualSAC):
         weighted = self.weighted_prior(minibatch.prior_parameters, sample.pre_tanh)
         return functional.actor_loss(sample.log_prob, q, alpha_hat + self.omega_prime_now, weighted)
 
+    def coefficients(self, alpha_hat: Tensor) -> Coefficients:
+        """Return those of Eq. 16 and 15."""
+        weight = self.omega_prime_now
+        return Coefficients(alpha_hat + weight, target_prior=0.0, actor_prior=weight)
+
 
 class PriorLikelihoodSAC(ResidualSAC):
     """Plain soft actor-critic on the reward r_R + ω′ log π(a|s) (Appendix F.3).
@@ -56,13 +62,9 @@ class PriorLikelihoodSAC(ResidualSAC):
         assert minibatch.pre_tanh is not None
         return minibatch.reward + self.weighted_prior(minibatch.prior_parameters, minibatch.pre_tanh)
 
-    def next_value(self, minibatch: Minibatch, next_q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
-        """Return the value of plain soft actor-critic, ``[B]``: the prior is part of the reward."""
-        return functional.actor_critic_value(next_q, sample.log_prob, alpha_hat)
-
-    def actor_loss(self, minibatch: Minibatch, q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
-        """Return the loss of plain soft actor-critic, scalar: the prior is part of what the critics learn."""
-        return functional.actor_loss(sample.log_prob, q, alpha_hat)
+    next_value = SoftActorCritic.next_value  # the prior is part of the reward, and of what the critics learn
+    actor_loss = SoftActorCritic.actor_loss
+    coefficients = SoftActorCritic.coefficients
 
 
 class KLRewardSAC(PriorLikelihoodSAC):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rql_lightning.algorithms.lifecycle import Lifecycle
+from rql_lightning.algorithms.optimization import Average
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
@@ -126,8 +127,34 @@ class Algorithm(Lifecycle):
             last: Whether this is the last step of the training step. Only the last one goes through the wrapper, whose
                 hooks take as long as the step itself.
         """
-        optimizer.optimizer.differentiate(loss, parameters, self._average if self.trainer.world_size > 1 else None)
-        (optimizer if last else optimizer.optimizer).step()
+        optimizer.optimizer.differentiate(loss, parameters, self.average)
+        self.take_step(optimizer, last)
+
+    @staticmethod
+    def take_step(optimizer: Any, last: bool) -> None:
+        """Make one step on the gradients assigned to a :class:`VectorOptimizer`; arguments as for :meth:`descend`."""
+        if last:
+            optimizer.step()
+        else:
+            optimizer.optimizer.take_step()
+
+    @property
+    def average(self) -> Average | None:
+        """Function that averages a gradient over the ranks; ``None`` for one rank."""
+        return self._average if self.trainer.world_size > 1 else None
+
+    def in_closed_form(self, gradient: str, *losses: str) -> bool:
+        """Return whether a gradient in closed form is that of the losses, so that autograd is not needed.
+
+        It is where the class that defines the gradient also defines the losses: whoever overrides a loss alone gets the
+        gradient that autograd computes.
+
+        Args:
+            gradient: Name of the method that computes the gradient.
+            losses: Names of the methods that it differentiates.
+        """
+        owners = {next(each for each in type(self).__mro__ if name in vars(each)) for name in (gradient, *losses)}
+        return len(owners) == 1 and self.trainer.precision == "32-true" and not vars(self).keys() & {*losses}
 
     def _average(self, gradient: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(gradient, reduce_op="mean")

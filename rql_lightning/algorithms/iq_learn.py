@@ -16,7 +16,8 @@ from rql_lightning import functional
 from rql_lightning.algorithms.base import Minibatch
 from rql_lightning.algorithms.hyperparameters import check_hyperparameters
 from rql_lightning.algorithms.imitation import Imitates
-from rql_lightning.algorithms.sac import Sample, SoftActorCritic
+from rql_lightning.algorithms.sac import SoftActorCritic
+from rql_lightning.algorithms.sac_terms import Sample
 from rql_lightning.algorithms.soft_q import SoftQLearning
 from rql_lightning.errors import require
 
@@ -72,12 +73,17 @@ class InverseLearner(Imitates):
 
     def inverse_loss(self, q_taken: Tensor, value: Tensor, q_target: Tensor) -> Tensor:
         """Return the loss of a minibatch ``[..., B]``, demonstrations first, scalar (:func:`functional.iq_loss`)."""
-        if self.bound_values:  # as LS-IQ (Al-Hafez et al. 2023), and a soft value contains entropy besides rewards
-            shares = q_taken.shape[-1] / self._demonstrated  # 2 with collected transitions, which double the range
-            horizon, reward = self.gamma / (1.0 - self.gamma), 2.0 * shares * self.chi_squared
-            least, most = self.entropy_range
-            q_target = q_target.clamp(None if least is None else horizon * (least - reward), horizon * (most + reward))
-        return functional.iq_loss(q_taken, value, q_target, self._demonstrated, self.chi_squared)
+        return functional.iq_loss(q_taken, value, self.bounded(q_target), self._demonstrated, self.chi_squared)
+
+    def bounded(self, q_target: Tensor) -> Tensor:
+        """Return targets ``[..., B]`` within the range that rewards and the entropy allow, with ``bound_values``."""
+        if not self.bound_values:
+            return q_target
+        # As LS-IQ (Al-Hafez et al. 2023), and a soft value contains entropy besides rewards.
+        shares = q_target.shape[-1] / self._demonstrated  # 2 with collected transitions, which double the range
+        horizon, reward = self.gamma / (1.0 - self.gamma), 2.0 * shares * self.chi_squared
+        least, most = self.entropy_range
+        return q_target.clamp(None if least is None else horizon * (least - reward), horizon * (most + reward))
 
 
 class IQLearn(InverseLearner, SoftQLearning):
@@ -102,6 +108,13 @@ class IQLearn(InverseLearner, SoftQLearning):
         """Return the loss of IQ-Learn, scalar; ``q_target`` is γ V(s′), as the rewards are 0."""
         value = functional.residual_value(q_values, None, 0.0, self.alpha_hat)
         return self.inverse_loss(q_taken, value, q_target)
+
+    def loss_gradient(self, q_values: Tensor, q_taken: Tensor, q_target: Tensor, minibatch: Minibatch) -> Tensor:
+        """Return the gradient of :meth:`loss` with respect to the Q-values of all actions, ``[B, A]``."""
+        target = self.bounded(q_target)
+        taken, of_value = functional.iq_gradient(q_taken, target, self._demonstrated, self.chi_squared)
+        gradient = of_value * functional.residual_value_gradient(q_values, None, 0.0, self.alpha_hat)
+        return gradient.scatter_add_(-1, minibatch.action.unsqueeze(-1), taken.unsqueeze(-1))
 
 
 class IQLearnSAC(InverseLearner, SoftActorCritic):

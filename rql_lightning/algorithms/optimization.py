@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
+from torch.optim.adam import adam
 
 from rql_lightning.algorithms.hyperparameters import Schedule
 from rql_lightning.errors import ConfigurationError
@@ -45,22 +46,47 @@ class VectorOptimizer(torch.optim.Adam):
         self.vectors = [share_memory(group) for group in self.members]
         self.learning_rate, self.schedule, self.max_grad_norm = learning_rate, schedule, max_grad_norm
         self.weight_decay = weight_decay
+        self._written, self._views = torch.empty(0), list[list[Tensor]]()
         self._plans: dict[tuple[int, ...], list[int]] = {}
         super().__init__(self.vectors, lr=learning_rate, fused=True)
 
-    @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Make a step of Adam on the vectors that have a gradient, after shrinking them by the weight decay.
+        """Make a step of Adam on the vectors that have a gradient, after shrinking them by the weight decay."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        self.take_step()
+        return loss
+
+    @torch.no_grad()
+    def take_step(self) -> None:
+        """Make a step without the hooks and the profiler's label of :meth:`step`, which take as long as the step.
 
         ``torch.optim.Adam`` has an argument for decoupled weight decay only from PyTorch 2.7.
         """
-        loss = None if closure is None else torch.enable_grad()(closure)()
+        group = self.param_groups[0]
+        vectors = [vector for vector in self.vectors if vector.grad is not None]
         if self.weight_decay > 0:
-            for group in self.param_groups:
-                for vector in (vector for vector in group["params"] if vector.grad is not None):
-                    vector.mul_(1.0 - group["lr"] * self.weight_decay)
-        super().step()
-        return loss
+            for vector in vectors:
+                vector.mul_(1.0 - group["lr"] * self.weight_decay)
+        states = [self.state[vector] for vector in vectors]
+        if not all(states):  # which the first step allocates
+            super().step()
+            return
+        adam(
+            vectors,
+            [vector.grad for vector in vectors],  # type: ignore[misc]
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
 
     def follow_schedule(self, remaining: float) -> None:
         """Set the learning rate from the remaining fraction of the budget, in [0, 1]."""
@@ -86,6 +112,29 @@ class VectorOptimizer(torch.optim.Adam):
         """
         sizes = self._sizes(parameters)
         gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
+        self._assign(gradient, sizes, average)
+
+    def gradients(self, group: int) -> list[Tensor]:
+        """Return tensors into which to write the gradient of a group, in the shapes of its parameters."""
+        if not self._views:
+            self._written = torch.cat([vector.detach() for vector in self.vectors])
+            parts = self._written.split([len(vector) for vector in self.vectors])
+            for part, members in zip(parts, self.members, strict=True):
+                pieces = part.split([each.numel() for each in members])
+                self._views.append([piece.view_as(each) for piece, each in zip(pieces, members, strict=True)])
+        return self._views[group]
+
+    def adopt(self, groups: int, average: Average | None = None) -> None:
+        """Assign the gradients that were written (:meth:`gradients`), averaged and clipped, to the vectors.
+
+        Args:
+            groups: Number of groups, from the first on, whose gradient was written; the others get none.
+            average: Function that averages a gradient over the ranks; ``None`` for one rank.
+        """
+        sizes = [len(vector) if index < groups else 0 for index, vector in enumerate(self.vectors)]
+        self._assign(self._written[: sum(sizes)], sizes, average)
+
+    def _assign(self, gradient: Tensor, sizes: Sequence[int], average: Average | None) -> None:
         if average is not None:
             gradient = average(gradient)
         for vector, part in zip(self.vectors, gradient.split(sizes), strict=True):

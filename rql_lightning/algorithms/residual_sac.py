@@ -12,7 +12,8 @@ from rql_lightning import functional
 from rql_lightning.algorithms.base import Minibatch
 from rql_lightning.algorithms.customization import CustomizesPrior
 from rql_lightning.algorithms.hyperparameters import Temperature, check_hyperparameters
-from rql_lightning.algorithms.sac import Sample, SoftActorCritic
+from rql_lightning.algorithms.sac import SoftActorCritic
+from rql_lightning.algorithms.sac_terms import Coefficients, Sample
 from rql_lightning.errors import require
 from rql_lightning.policies import SquashedGaussianPolicy
 from rql_lightning.priors import Guard, Prior
@@ -91,6 +92,17 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
         """Return the loss of Eq. 10, scalar."""
         weighted = self.weighted_prior(minibatch.prior_parameters, sample.pre_tanh)
         return functional.actor_loss(sample.log_prob, q, alpha_hat, weighted)
+
+    def coefficients(self, alpha_hat: Tensor) -> Coefficients:
+        """Return those of Eq. 9 and 10."""
+        weight = self.omega_prime_now
+        return Coefficients(alpha_hat, target_prior=weight, actor_prior=weight)
+
+    def prior_log_prob_and_gradient(self, minibatch: Minibatch, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the bounded log π(tanh u|s) at s and s′, ``[2 B]``, and its gradient with respect to u."""
+        assert minibatch.prior_parameters is not None and minibatch.next_prior_parameters is not None
+        parameters = torch.cat([minibatch.prior_parameters, minibatch.next_prior_parameters])
+        return self.guard.log_prob_and_gradient(self.prior.family, parameters, pre_tanh)
 
     def make_policy(
         self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str

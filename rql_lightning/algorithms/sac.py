@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -14,30 +13,25 @@ from rql_lightning import functional
 from rql_lightning.algorithms.base import Algorithm, Minibatch
 from rql_lightning.algorithms.hyperparameters import Schedule, Temperature, check_hyperparameters
 from rql_lightning.algorithms.optimization import VectorOptimizer, share_memory
+from rql_lightning.algorithms.sac_terms import Coefficients, Sample, sampled
 from rql_lightning.errors import require
 from rql_lightning.exploration import CorrelatedNoise
 from rql_lightning.loading import load_policy
-from rql_lightning.networks import TwinCritic
+from rql_lightning.networks import Perceptron, TwinCritic
 from rql_lightning.policies import Encoder, Policy, SquashedGaussianPolicy
+from rql_lightning.policies.families import LOG_SCALE_RANGE
 from rql_lightning.spaces import check_continuous
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Actions sampled from the policy, a ~ π̂(·|s).
-
-    Attributes:
-        pre_tanh: Pre-tanh actions u, ``[B, A]``.
-        action: Actions a = tanh(u), ``[B, A]``.
-        log_prob: Log-densities log π̂(a|s), ``[B]``.
-    """
-
-    pre_tanh: Tensor
-    action: Tensor
-    log_prob: Tensor
+CLOSED_FORM = (
+    ("gradients", "losses", "sample"),
+    ("critic_gradient", "critic_loss"),
+    ("coefficients", "next_value", "actor_loss"),
+)
+"""Methods that gradients are computed by, each with those that it differentiates (:meth:`Algorithm.in_closed_form`)."""
 
 
 class SoftActorCritic(Algorithm):
@@ -119,9 +113,24 @@ class SoftActorCritic(Algorithm):
         q_taken = self.critic(minibatch.observation, minibatch.action)
         return 2.0 * functional.td_loss(q_taken, q_target.expand_as(q_taken)), q_taken
 
+    def critic_gradient(self, minibatch: Minibatch, q_target: Tensor, q_taken: Tensor) -> Tensor:
+        """Return the gradient of :meth:`critic_loss` with respect to the Q-values of the actions taken, ``[2, B]``."""
+        return (q_taken - q_target).mul_(1.0 / len(minibatch))  # twice that of the mean over both critics
+
     def actor_loss(self, minibatch: Minibatch, q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
         """Return the loss of Eq. 10 without a prior, scalar."""
         return functional.actor_loss(sample.log_prob, q, alpha_hat)
+
+    def coefficients(self, alpha_hat: Tensor) -> Coefficients:
+        """Return the coefficients of :meth:`next_value` and :meth:`actor_loss`, which determine their gradients."""
+        return Coefficients(alpha_hat, target_prior=0.0, actor_prior=0.0)
+
+    def prior_log_prob_and_gradient(self, minibatch: Minibatch, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log π(tanh u|s) at s and s′, ``[2 B]``, and its gradient with respect to u, ``[2 B, A]``.
+
+        It is asked for where one of the :meth:`coefficients` of the prior is not the number 0.
+        """
+        raise NotImplementedError
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -157,7 +166,6 @@ class SoftActorCritic(Algorithm):
         """Create one Adam optimizer for the critics, the actor and an automatic temperature."""
         groups: list[list[Tensor]] = [list(self.critic.parameters()), list(self.policy.network.parameters())]
         groups += [[self.log_alpha]] if self.alpha == "auto" else []
-        self._critic_parameters, self._learnt = groups[0], [parameter for group in groups for parameter in group]
         optimizer = VectorOptimizer(groups, self.learning_rate, self.learning_rate_schedule, self.max_grad_norm)
         self._target_vector = share_memory(list(self.target_critic.parameters())).detach()
         self._critic_vector = optimizer.vectors[0].detach()
@@ -168,27 +176,114 @@ class SoftActorCritic(Algorithm):
 
         In each update, all gradients are taken at the parameters before it.
         """
-        optimizer = self.main_optimizer
-        together = self.minibatches(batch)
-        noise = torch.randn(2, *together.action.shape, device=self.device).unbind(1)
+        optimizer, together = self.main_optimizer, self.minibatches(batch)
+        rate = float(optimizer.param_groups[0]["lr"])
+        noise = torch.randn(2, *together.action.shape, device=self.device).transpose(0, 1).contiguous()
+        closed = self._has_closed_form()
+        differentiate = self.gradients if closed else self.gradients_by_autograd
         history: list[dict[str, Tensor]] = []
         minibatches = together.split()
-        for index, (minibatch, (own, following)) in enumerate(zip(minibatches, noise, strict=True), start=1):
-            losses, sample, diagnostics = self.losses(minibatch, own, following)
-            last = index == len(minibatches)
-            if self.updates < self.critic_warm_up_updates:
-                self.descend(losses["critic"], self._critic_parameters, optimizer, last)
-            else:
-                critic_loss, *others = losses.values()
-                self.descend(sum(others, critic_loss), self._learnt, optimizer, last)
+        for index, (minibatch, both) in enumerate(zip(minibatches, noise, strict=True), start=1):
+            groups = 1 if self.updates < self.critic_warm_up_updates else len(optimizer.optimizer.members)
+            sample, diagnostics = differentiate(minibatch, both, optimizer, groups)
+            self.take_step(optimizer, last=index == len(minibatches))
             self.updates += 1
             self._target_vector.lerp_(self._critic_vector, self.tau)
             history.append(diagnostics)
         if self.alpha == "auto":
             self.policy.temperature = self.log_alpha.exp().item()
-        means = {key: torch.stack([row[key] for row in history]).mean().item() for key in history[0]}
-        means |= {key: value.mean().item() for key, value in self.diagnostics(minibatches[-1], sample).items()}
-        return {**means, "learning_rate": optimizer.param_groups[0]["lr"]}
+        columns = {key: torch.stack([row[key] for row in history]) for key in history[0]}
+        means = self._summarized(columns) if closed else columns
+        means |= self.diagnostics(minibatches[-1], sample[: len(minibatches[-1])])
+        return {**{key: value.mean().item() for key, value in means.items()}, "learning_rate": rate}
+
+    def _has_closed_form(self) -> bool:
+        """Return whether losses, networks and the actor's distribution are those that gradients are written out for."""
+        plain = type(self.policy).location_and_log_scale is SquashedGaussianPolicy.location_and_log_scale
+        known = type(self.critic) is type(self.target_critic) is TwinCritic and type(self.policy.network) is Perceptron
+        return plain and known and all(self.in_closed_form(*pair) for pair in CLOSED_FORM)
+
+    @torch.no_grad()
+    def gradients(
+        self, minibatch: Minibatch, noise: Tensor, optimizer: Any, groups: int
+    ) -> tuple[Sample, dict[str, Tensor]]:
+        """Compute the gradients of :meth:`losses` in closed form; arguments as for :meth:`gradients_by_autograd`."""
+        size, alpha_hat, written = len(minibatch), self.log_alpha.exp(), optimizer.optimizer.gradients
+        states, following_states = minibatch.observation, minibatch.next_observation
+        # Actions at s and s′, in one pass
+        network: Any = self.policy.network
+        outputs, hidden = network.evaluate(torch.cat([states, following_states]))
+        location, raw = outputs.chunk(2, dim=-1)
+        sample = sampled(location, raw.clamp(*LOG_SCALE_RANGE), noise.flatten(0, 1))
+        own_action, next_action = sample.action.split(size)
+        own_log_prob, next_log_prob = sample.log_prob.split(size)
+        weights = self.coefficients(alpha_hat)
+        prior, next_prior, prior_gradient = self._prior_terms(minibatch, sample.pre_tanh, weights)
+        # Targets (Eq. 8 and 9)
+        next_q = self.target_critic.evaluate(torch.cat([following_states, next_action], dim=-1))[0].amin(dim=0)
+        weighted = functional.weighted_log_prob(next_prior, weights.target_prior)
+        v_next = functional.actor_critic_value(next_q, next_log_prob, alpha_hat, weighted)
+        q_target = functional.residual_target(minibatch.reward, minibatch.terminated, v_next, self.gamma)
+        # Critics (Eq. 7)
+        q_taken, trace = self.critic.evaluate(torch.cat([states, minibatch.action], dim=-1))
+        self.critic.backward(trace, self.critic_gradient(minibatch, q_target, q_taken), written(0))
+        # Actor (Eq. 10)
+        q, trace = self.critic.evaluate(torch.cat([states, own_action], dim=-1))
+        smaller = q.amin(dim=0)
+        q_gradient = self.critic.action_gradient(trace, functional.minimum_gradient(q, smaller), own_action.shape[-1])
+        located = (noise[0], own_action, sample.scale[:size], q_gradient)
+        of_location, of_log_scale = functional.actor_gradient(
+            *located, weights.entropy, prior_gradient, weights.actor_prior
+        )
+        of_raw = torch.ops.aten.hardtanh_backward(of_log_scale, raw[:size], *LOG_SCALE_RANGE)  # through the clamp
+        gradient = torch.cat([of_location, of_raw], dim=-1)
+        network.backward([each[:size] for each in hidden], gradient, written(1))
+        # Temperature
+        if self.alpha == "auto":
+            written(2)[0].copy_(functional.temperature_gradient(own_log_prob, self.entropy_goal))
+        optimizer.optimizer.adopt(groups, self.average)
+        terms = {"q_taken": q_taken, "q_target": q_target, "q": smaller, "log_prob": own_log_prob, "alpha": alpha_hat}
+        return sample, terms if prior is None else {**terms, "prior": prior}
+
+    def _prior_terms(self, minibatch: Minibatch, pre_tanh: Tensor, weights: Coefficients) -> tuple[Any, Any, Any]:
+        """Return log π at s and at s′, ``[B]``, and its gradient at s, ``[B, A]``; ``None`` where it has no weight."""
+        if weights.without_prior:
+            return None, None, None
+        log_prob, gradient = self.prior_log_prob_and_gradient(minibatch, pre_tanh)
+        return *log_prob.split(len(minibatch)), gradient[: len(minibatch)]
+
+    def _summarized(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the metrics of K updates from the terms of each, ``[K, …]``."""
+        weights = self.coefficients(terms["alpha"].unsqueeze(-1))
+        weighted = functional.weighted_log_prob(terms.get("prior"), weights.actor_prior)
+        q_target = terms["q_target"].unsqueeze(1).expand_as(terms["q_taken"])
+        return {
+            "critic_loss": 2.0 * functional.td_loss(terms["q_taken"], q_target),
+            "actor_loss": functional.actor_loss(terms["log_prob"], terms["q"], weights.entropy, weighted),
+            "alpha": terms["alpha"],
+            "q_mean": terms["q_taken"],
+            "log_prob": terms["log_prob"],
+        }
+
+    def gradients_by_autograd(
+        self, minibatch: Minibatch, noise: Tensor, optimizer: Any, groups: int
+    ) -> tuple[Sample, dict[str, Tensor]]:
+        """Compute the gradients of :meth:`losses` and assign them to the optimizer.
+
+        Args:
+            minibatch: Transitions, ``[B]``.
+            noise: Standard normal noise that determines a ~ π̂(·|s) and a′ ~ π̂(·|s′), ``[2, B, A]``.
+            optimizer: Lightning's wrapper of the optimizer.
+            groups: Number of groups of parameters, from the first on, that learn.
+
+        Returns:
+            The actions sampled at s, and metrics to log, of any shape and without gradient.
+        """
+        losses, sample, diagnostics = self.losses(minibatch, *noise)
+        learning = list(losses.values())[:groups]
+        parameters = [parameter for group in optimizer.optimizer.members[:groups] for parameter in group]
+        optimizer.optimizer.differentiate(sum(learning[1:], learning[0]), parameters, self.average)
+        return sample, diagnostics
 
     def losses(
         self, minibatch: Minibatch, noise: Tensor, next_noise: Tensor
@@ -228,10 +323,7 @@ class SoftActorCritic(Algorithm):
 
     def sample(self, observation: Tensor, noise: Tensor) -> Sample:
         """Sample a ~ π̂(·|s) at encoded observations ``[B, D]``, reparameterised by standard normal noise ``[B, A]``."""
-        location, log_scale = self.policy.location_and_log_scale(observation)
-        pre_tanh = torch.addcmul(location, log_scale.exp(), noise)
-        log_prob = functional.reparameterised_log_prob(noise, pre_tanh, log_scale)
-        return Sample(pre_tanh, torch.tanh(pre_tanh), log_prob)
+        return sampled(*self.policy.location_and_log_scale(observation), noise)
 
     # -- data --------------------------------------------------------------------------------------------------------
 

@@ -13,11 +13,16 @@ from torch import Tensor
 from rql_lightning import functional
 from rql_lightning.algorithms.base import Algorithm, Minibatch
 from rql_lightning.algorithms.hyperparameters import Schedule, check_hyperparameters, check_number
-from rql_lightning.algorithms.optimization import VectorOptimizer
+from rql_lightning.algorithms.optimization import VectorOptimizer, share_memory
+from rql_lightning.networks import Perceptron
 from rql_lightning.policies import SoftQPolicy
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
+
+
+ROWS_IN_CACHE = 1024
+"""Number of rows that the target network evaluates at a time, so that the layers' outputs stay in the cache."""
 
 
 class SoftQLearning(Algorithm):
@@ -90,6 +95,11 @@ class SoftQLearning(Algorithm):
         """
         return functional.td_loss(q_taken, q_target, self.huber_delta)
 
+    def loss_gradient(self, q_values: Tensor, q_taken: Tensor, q_target: Tensor, minibatch: Minibatch) -> Tensor:
+        """Return the gradient of :meth:`loss` with respect to the Q-values of all actions, ``[B, A]``."""
+        taken = functional.td_gradient(q_taken, q_target, self.huber_delta)
+        return torch.zeros_like(q_values).scatter_(-1, minibatch.action.unsqueeze(-1), taken.unsqueeze(-1))
+
     def ask_prior(self, observation: Tensor) -> dict[str, Tensor]:
         """Evaluate the prior for acting at observations ``[N, *observation_shape]``; empty without a prior."""
         return {}
@@ -104,7 +114,10 @@ class SoftQLearning(Algorithm):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Create an Adam optimizer for the Q-network."""
         groups = [self.policy.q_network.parameters()]
-        return VectorOptimizer(groups, self.learning_rate, self.learning_rate_schedule, self.max_grad_norm)
+        optimizer = VectorOptimizer(groups, self.learning_rate, self.learning_rate_schedule, self.max_grad_norm)
+        self._target_vector = share_memory(list(self.target_network.parameters())).detach()
+        self._q_vector = optimizer.vectors[0].detach()
+        return optimizer
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:
         """Minimise Eq. 7 on K minibatches ``[K, B]``.
@@ -114,29 +127,53 @@ class SoftQLearning(Algorithm):
         """
         optimizer = self.main_optimizer
         final = self.updates + len(batch)
-        parameters = list(self.policy.q_network.parameters())
+        closed = self.in_closed_form("loss_gradient", "loss") and type(self.policy.q_network) is Perceptron
+        learn = self.learn_in_closed_form if closed else self.learn_by_autograd
         losses: list[Tensor] = []
         values: list[Tensor] = []
         for chunk in self._until_target_updates(self.minibatches(batch)):
             with torch.no_grad():
-                v_next = self.next_value(self.target_network(chunk.next_observation), chunk)
+                v_next = self.next_value(self._target_q(chunk.next_observation), chunk)
                 q_target = functional.residual_target(chunk.reward, chunk.terminated, v_next, self.gamma)
+            q_values = []
             for minibatch, target in zip(chunk.split(), q_target, strict=True):
-                q_values = self.policy.q_network(minibatch.observation)
-                q_taken = q_values.gather(-1, minibatch.action.unsqueeze(-1)).squeeze(-1)
-                loss = self.loss(q_values, q_taken, target, minibatch)
                 self.updates += 1
-                self.descend(loss, parameters, optimizer, last=self.updates == final)
-                losses.append(loss.detach())
-                values.append(q_taken.detach())
+                q_values.append(learn(minibatch, target, optimizer, self.updates == final))
             if self.updates % self.target_update_interval == 0:
                 self._update_target()
+            with torch.no_grad():
+                together = torch.stack(q_values)
+                q_taken = _taken(together, chunk.action)
+                losses.append(len(chunk) * self.loss(together, q_taken, q_target, chunk))
+                values.append(q_taken)
         return {
-            "td_loss": torch.stack(losses).mean().item(),
-            "q_mean": torch.stack(values).mean().item(),
+            "td_loss": torch.stack(losses).sum().item() / len(batch),
+            "q_mean": torch.cat(values).mean().item(),
             "epsilon": self.epsilon,
-            "learning_rate": optimizer.param_groups[0]["lr"],
+            "learning_rate": float(optimizer.param_groups[0]["lr"]),
         }
+
+    def learn_by_autograd(self, minibatch: Minibatch, q_target: Tensor, optimizer: Any, last: bool) -> Tensor:
+        """Make a gradient step on :meth:`loss`; returns Q of all actions before it, ``[B, A]``, without gradient."""
+        q_values = self.policy.q_network(minibatch.observation)
+        loss = self.loss(q_values, _taken(q_values, minibatch.action), q_target, minibatch)
+        self.descend(loss, list(self.policy.q_network.parameters()), optimizer, last)
+        return q_values.detach()
+
+    @torch.no_grad()
+    def learn_in_closed_form(self, minibatch: Minibatch, q_target: Tensor, optimizer: Any, last: bool) -> Tensor:
+        """Make the same step with the gradient in closed form."""
+        q_values, hidden = self.policy.q_network.evaluate(minibatch.observation)
+        gradient = self.loss_gradient(q_values, _taken(q_values, minibatch.action), q_target, minibatch)
+        self.policy.q_network.backward(hidden, gradient, optimizer.optimizer.gradients(0))
+        optimizer.optimizer.adopt(1, self.average)
+        self.take_step(optimizer, last)
+        return q_values
+
+    def _target_q(self, observation: Tensor) -> Tensor:
+        """Return the target network's Q-values in k minibatches ``[k, B, D]``, ``[k, B, A]``."""
+        some = observation.split(max(1, ROWS_IN_CACHE // observation.shape[1]))
+        return torch.cat([self.target_network(each) for each in some])
 
     def _until_target_updates(self, minibatch: Minibatch) -> Iterator[Minibatch]:
         """Split minibatches ``[K, B]`` at the updates of the target network."""
@@ -148,8 +185,7 @@ class SoftQLearning(Algorithm):
 
     @torch.no_grad()
     def _update_target(self) -> None:
-        for target, source in zip(self.target_network.parameters(), self.policy.q_network.parameters(), strict=True):
-            target.lerp_(source, self.tau)
+        self._target_vector.lerp_(self._q_vector, self.tau)
 
     @property
     def epsilon(self) -> float:
@@ -166,3 +202,8 @@ class SoftQLearning(Algorithm):
         random_action = torch.randint_like(action, self.policy.family.size)
         at_random = torch.rand(action.shape, device=action.device) < self.epsilon
         return {"action": torch.where(at_random, random_action, action), **asked}
+
+
+def _taken(q_values: Tensor, action: Tensor) -> Tensor:
+    """Return the Q-values ``[..., A]`` of the actions taken, ``[...]``."""
+    return q_values.gather(-1, action.unsqueeze(-1)).squeeze(-1)

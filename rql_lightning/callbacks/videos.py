@@ -21,6 +21,7 @@ from rql_lightning.reporting.videos import (
     check_renders,
     record_frames,
     save_gif,
+    save_mp4,
     side_by_side,
 )
 
@@ -95,6 +96,7 @@ class VideoCallback(pl.Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         milliseconds = round(1000 / next(iter(recordings.values()))[1])
         save_gif(pictures, path, milliseconds, DRAWN_COLORS if any(drawings.values()) else COLORS)
+        save_mp4(pictures, path.with_suffix(".mp4"), milliseconds)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 _log_gif(logger, f"video/episode-{seed}", path, pictures[0], pl_module.frames)

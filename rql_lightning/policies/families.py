@@ -82,6 +82,19 @@ class Family:
             f"prior of family {type(self).__name__}: found no density, expected one over continuous actions"
         )
 
+    def pre_tanh_log_prob_and_gradient(self, parameters: Tensor, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log π(tanh u|s), ``[...]``, and its gradient with respect to u, ``[..., A]``; both without autograd.
+
+        By default autograd computes the gradient; arguments as for :meth:`pre_tanh_log_prob`.
+        """
+        with torch.enable_grad():
+            point = pre_tanh.detach().requires_grad_()
+            log_prob = self.pre_tanh_log_prob(parameters, point)
+            if not log_prob.requires_grad:  # a density that does not depend on the action
+                return log_prob, torch.zeros_like(point)
+            (gradient,) = torch.autograd.grad(log_prob.sum(), point, allow_unused=True, materialize_grads=True)
+        return log_prob.detach(), gradient
+
     def from_noise(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """Return the pre-tanh action determined by standard normal noise ``[..., A]``."""
         raise NotImplementedError
@@ -229,6 +242,10 @@ class SquashedNormal(Continuous):
     def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
         """Return log π(tanh u|s), ``[...]``, as a squashed Gaussian's."""
         return functional.squashed_gaussian_log_prob(pre_tanh, *parameters.chunk(2, dim=-1))
+
+    def pre_tanh_log_prob_and_gradient(self, parameters: Tensor, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log π(tanh u|s) and its gradient with respect to u in closed form."""
+        return functional.squashed_gaussian_log_prob_and_gradient(pre_tanh, *parameters.chunk(2, dim=-1))
 
     def mode(self, parameters: Tensor) -> Tensor:
         """Return tanh of the location, ``[..., A]``."""

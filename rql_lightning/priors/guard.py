@@ -37,6 +37,18 @@ class Guard:
         """
         return self.bounded(family.pre_tanh_log_prob(parameters, pre_tanh))
 
+    def log_prob_and_gradient(self, family: Family, parameters: Tensor, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
+        """Return :meth:`log_prob`, ``[...]``, and its gradient with respect to u, ``[..., A]``; both without autograd.
+
+        With the bound m and the excess e = m − log π > 0, the compressed value is m (1 + e / (e − m)). Its derivative
+        with respect to log π is −m ∂/∂e [e / (e − m)] = −m · (−m) / (e − m)² = (m / (e − m))².
+        """
+        log_prob, gradient = family.pre_tanh_log_prob_and_gradient(parameters, pre_tanh)
+        if self.log_prob_min is None:
+            return log_prob, gradient
+        bent, ratio = self._bent(log_prob)
+        return torch.where(log_prob < self.log_prob_min, bent, log_prob), ratio.square().unsqueeze(-1) * gradient
+
     def bounded(self, log_prob: Tensor) -> Tensor:
         """Return log-densities ``[...]``, compressed below ``log_prob_min`` so that they stay above twice that value.
 
@@ -45,9 +57,14 @@ class Guard:
         """
         if self.log_prob_min is None:
             return log_prob
-        excess = (self.log_prob_min - log_prob).clamp(min=0.0)
-        bent = self.log_prob_min * (1.0 + excess / (excess - self.log_prob_min))
-        return torch.where(log_prob < self.log_prob_min, bent, log_prob)
+        return torch.where(log_prob < self.log_prob_min, self._bent(log_prob)[0], log_prob)
+
+    def _bent(self, log_prob: Tensor) -> tuple[Tensor, Tensor]:
+        """Return compressed log-densities, and the ratio m / (e − m), which is −1 above the bound."""
+        bound = self.log_prob_min
+        assert bound is not None
+        ratio = bound / ((bound - log_prob).clamp(min=0.0) - bound)
+        return bound * (2.0 + ratio), ratio  # e / (e − m) = 1 + m / (e − m)
 
     def diagnostics(self, family: Family, parameters: Tensor, pre_tanh: Tensor) -> dict[str, Tensor]:
         """Return the prior's log-density and how often floor and bound take effect, without gradient, of any shape."""

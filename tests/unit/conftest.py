@@ -14,7 +14,7 @@ import torch
 class Detached:
     """Mixed into an algorithm: without a trainer, on a data module that is only two numbers, in float64."""
 
-    trainer = SimpleNamespace(world_size=1)
+    trainer = SimpleNamespace(world_size=1, precision="32-true")
     device = torch.device("cpu")
     data: Any = None
 

@@ -28,7 +28,7 @@ K, B, GAMMA = 7, 6, 0.9
 class Detached:
     """Mixed into an algorithm: without a trainer, on a data module that is only two numbers."""
 
-    trainer = SimpleNamespace(world_size=1)
+    trainer = SimpleNamespace(world_size=1, precision="32-true")
     data = SimpleNamespace(frames=0, total_frames=1000)
 
     def start(self, seed: int = 0) -> Any:
@@ -291,9 +291,10 @@ def test_learning_rate(fit, schedule, factors):
     used = []
 
     class Watched(SoftQLearning):
-        def descend(self, loss: Tensor, parameters: Any, optimizer: Any, last: bool) -> None:
-            used.append(optimizer.param_groups[0]["lr"])
-            super().descend(loss, parameters, optimizer, last)
+        @staticmethod
+        def take_step(optimizer: Any, last: bool) -> None:
+            used.append(float(optimizer.param_groups[0]["lr"]))
+            SoftQLearning.take_step(optimizer, last)
 
     data = ReplayDataModule(num_envs=4, total_frames=90, frames_per_batch=32, updates_per_batch=2, warm_up_frames=0)
     fit(Watched(learning_rate=0.5, learning_rate_schedule=schedule), data)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from rql_lightning import load_policy
 from rql_lightning.reporting.tables import results_table
-from rql_lightning.reporting.videos import multiple_exposure, record_frames, save_gif, side_by_side
+from rql_lightning.reporting.videos import multiple_exposure, record_frames, save_gif, save_mp4, side_by_side
 from rql_lightning.reproduce.paper import paper_row
 from rql_lightning.reproduce.statistics import bootstrap_interval, interquartile_mean
 from rql_lightning.reproduce.sweep import results_over_seeds
@@ -92,3 +92,30 @@ def test_recordings(tmp_path):
     save_gif(pictures, tmp_path / "moving.gif", milliseconds=40)
     with Image.open(tmp_path / "moving.gif") as image:
         assert (image.n_frames, image.size, image.info["duration"]) == (4, pictures[0].size, 40)
+
+
+def test_a_video_has_all_pictures_and_their_colours(tmp_path):
+    av = pytest.importorskip("av")
+    pictures = [Image.new("RGB", (65, 33), (8 * step, 120, 255 - 8 * step)) for step in range(20)]
+    assert save_mp4(pictures, tmp_path / "moving.mp4", milliseconds=40)
+    with av.open(str(tmp_path / "moving.mp4")) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+        assert container.streams.video[0].average_rate == 25
+    assert len(frames) == 20 and frames[0].size == (64, 32)
+    for frame, picture in zip(frames, pictures, strict=True):
+        assert frame.getpixel((30, 15)) == pytest.approx(picture.getpixel((30, 15)), abs=8)
+
+
+def test_a_gif_keeps_a_colour_of_its_last_picture(tmp_path):
+    pictures = [Image.new("RGB", (40, 20), "grey") for _ in range(100)]
+    pictures[-1].paste((255, 0, 0), (5, 5, 15, 15))
+    save_gif(pictures, tmp_path / "moving.gif", milliseconds=40)
+    with Image.open(tmp_path / "moving.gif") as image:
+        image.seek(image.n_frames - 1)
+        assert image.convert("RGB").getpixel((10, 10)) == pytest.approx((255, 0, 0), abs=8)
+
+
+def test_without_an_encoder_there_is_no_video(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not save_mp4([Image.new("RGB", (4, 4))], tmp_path / "moving.mp4", milliseconds=40)
+    assert not (tmp_path / "moving.mp4").exists()

@@ -224,7 +224,7 @@ def test_terminal_states_are_worth_nothing(mdp, alpha):
     assert v[0] == v_residual[0] == 0
 
 
-# Against functional.py, which shares no code
+# Against functional, which shares no code
 
 
 @pytest.mark.parametrize("omega_prime", [0.0, 0.4, 2.0])
