@@ -49,12 +49,14 @@ class Perceptron(nn.Sequential):
             gradient: Gradient with respect to the outputs, ``[B, outputs]``.
             into: Tensors of the shapes of :meth:`parameters`, in their order.
         """
-        for index in reversed(range(len(hidden))):
+        for index in range(len(hidden) - 1, 0, -1):
             torch.mm(gradient.T, hidden[index], out=into[2 * index])
             torch.sum(gradient, 0, out=into[2 * index + 1])
-            if index > 0:
-                gradient = gradient @ self.layers[index][0]
-                _through_relu(gradient, hidden[index])
+            gradient = torch.mm(gradient, self.layers[index][0])
+            _through_relu(gradient, hidden[index])
+        # A product with few rows takes a third of the time of one with few columns.
+        into[0].copy_(torch.mm(hidden[0].T, gradient).T)
+        torch.sum(gradient, 0, out=into[1])
 
     @cached_property
     def layers(self) -> list[tuple[Tensor, Tensor]]:
@@ -270,8 +272,8 @@ def _evaluate_twins(
             before, (result, mean, inverse) = result, torch.native_layer_norm(result, [result.shape[-1]], *NORM)
             normalized.append((before, mean, inverse))
         hidden.append(result.relu_())
-    # A product with one column takes four times as long as the equivalent product with one row.
-    q = torch.baddbmm(biases[-1], weights[-1].mT, hidden[-1].mT).squeeze(1)
+    # A product with one column takes six times as long as the sums over rows.
+    q = torch.linalg.vecdot(hidden[-1], weights[-1].mT.to(hidden[-1].dtype)).add_(biases[-1].squeeze(-1))
     return q, TwinTrace(hidden, normalized)
 
 
@@ -281,7 +283,7 @@ def _differentiate_twins(
     """Write the gradients of weights and biases, if wanted; return that of the last inputs, if any are wanted."""
     hidden, count = trace.hidden, len(weights)
     if into is not None:
-        torch.bmm(hidden[-1].mT, gradient.unsqueeze(-1), out=into[count - 1])
+        torch.bmm(gradient.unsqueeze(1), hidden[-1], out=into[count - 1].mT)
         torch.sum(gradient.unsqueeze(-1), 1, keepdim=True, out=into[-1])
     gradient = gradient.unsqueeze(-1) * weights[-1].mT
     for layer in reversed(range(count - 1)):

@@ -46,7 +46,7 @@ class VectorOptimizer(torch.optim.Adam):
         self.vectors = [share_memory(group) for group in self.members]
         self.learning_rate, self.schedule, self.max_grad_norm = learning_rate, schedule, max_grad_norm
         self.weight_decay = weight_decay
-        self._written, self._views = torch.empty(0), list[list[Tensor]]()
+        self._written, self._parts, self._views = torch.empty(0), list[Tensor](), list[list[Tensor]]()
         self._plans: dict[tuple[int, ...], list[int]] = {}
         super().__init__(self.vectors, lr=learning_rate, fused=True)
 
@@ -112,14 +112,17 @@ class VectorOptimizer(torch.optim.Adam):
         """
         sizes = self._sizes(parameters)
         gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
-        self._assign(gradient, sizes, average)
+        if average is not None:
+            gradient = average(gradient)
+        for vector, part in zip(self.vectors, gradient.split(sizes), strict=True):
+            self._assign(vector, part if len(part) else None)
 
     def gradients(self, group: int) -> list[Tensor]:
         """Return tensors into which to write the gradient of a group, in the shapes of its parameters."""
         if not self._views:
             self._written = torch.cat([vector.detach() for vector in self.vectors])
-            parts = self._written.split([len(vector) for vector in self.vectors])
-            for part, members in zip(parts, self.members, strict=True):
+            self._parts = list(self._written.split([len(vector) for vector in self.vectors]))
+            for part, members in zip(self._parts, self.members, strict=True):
                 pieces = part.split([each.numel() for each in members])
                 self._views.append([piece.view_as(each) for piece, each in zip(pieces, members, strict=True)])
         return self._views[group]
@@ -131,16 +134,18 @@ class VectorOptimizer(torch.optim.Adam):
             groups: Number of groups, from the first on, whose gradient was written; the others get none.
             average: Function that averages a gradient over the ranks; ``None`` for one rank.
         """
-        sizes = [len(vector) if index < groups else 0 for index, vector in enumerate(self.vectors)]
-        self._assign(self._written[: sum(sizes)], sizes, average)
-
-    def _assign(self, gradient: Tensor, sizes: Sequence[int], average: Average | None) -> None:
         if average is not None:
-            gradient = average(gradient)
-        for vector, part in zip(self.vectors, gradient.split(sizes), strict=True):
-            vector.grad = part if len(part) else None
-            if self.max_grad_norm is not None and len(part):
-                part.unsqueeze(0).renorm_(p=2, dim=0, maxnorm=self.max_grad_norm)
+            written = self._written[: sum(map(len, self._parts[:groups]))]
+            written.copy_(average(written))
+        for index, (vector, part) in enumerate(zip(self.vectors, self._parts, strict=True)):
+            self._assign(vector, part if index < groups else None)
+
+    def _assign(self, vector: Tensor, gradient: Tensor | None) -> None:
+        """Clip the gradient of a vector, and assign it."""
+        if gradient is not None and self.max_grad_norm is not None:
+            gradient.unsqueeze(0).renorm_(p=2, dim=0, maxnorm=self.max_grad_norm)
+        if vector.grad is not gradient:  # to assign what is there takes as long as a small operation
+            vector.grad = gradient
 
     def _sizes(self, parameters: Sequence[Tensor]) -> list[int]:
         """Return the number of elements of each vector to differentiate: all of them or none."""

@@ -98,10 +98,9 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
         weight = self.omega_prime_now
         return Coefficients(alpha_hat, target_prior=weight, actor_prior=weight)
 
-    def prior_log_prob_and_gradient(self, minibatch: Minibatch, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the bounded log π(tanh u|s) at s and s′, ``[2 B]``, and its gradient with respect to u."""
-        assert minibatch.prior_parameters is not None and minibatch.next_prior_parameters is not None
-        parameters = torch.cat([minibatch.prior_parameters, minibatch.next_prior_parameters])
+    def prior_log_prob_and_gradient(self, parameters: Tensor | None, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the bounded log π(tanh u|s), ``[...]``, and its gradient with respect to u, ``[..., A]``."""
+        assert parameters is not None
         return self.guard.log_prob_and_gradient(self.prior.family, parameters, pre_tanh)
 
     def make_policy(

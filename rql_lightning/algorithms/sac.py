@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -13,7 +14,7 @@ from rql_lightning import functional
 from rql_lightning.algorithms.base import Algorithm, Minibatch
 from rql_lightning.algorithms.hyperparameters import Schedule, Temperature, check_hyperparameters
 from rql_lightning.algorithms.optimization import VectorOptimizer, share_memory
-from rql_lightning.algorithms.sac_terms import Coefficients, Sample, sampled
+from rql_lightning.algorithms.sac_terms import Coefficients, Inputs, Sample, prepared, sampled
 from rql_lightning.errors import require
 from rql_lightning.exploration import CorrelatedNoise
 from rql_lightning.loading import load_policy
@@ -125,10 +126,14 @@ class SoftActorCritic(Algorithm):
         """Return the coefficients of :meth:`next_value` and :meth:`actor_loss`, which determine their gradients."""
         return Coefficients(alpha_hat, target_prior=0.0, actor_prior=0.0)
 
-    def prior_log_prob_and_gradient(self, minibatch: Minibatch, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log π(tanh u|s) at s and s′, ``[2 B]``, and its gradient with respect to u, ``[2 B, A]``.
+    def prior_log_prob_and_gradient(self, parameters: Tensor | None, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log π(tanh u|s), ``[...]``, and its gradient with respect to u, ``[..., A]``.
 
         It is asked for where one of the :meth:`coefficients` of the prior is not the number 0.
+
+        Args:
+            parameters: Distribution parameters of the prior from the replay buffer, ``[..., P]``.
+            pre_tanh: Pre-tanh actions u, ``[..., A]``.
         """
         raise NotImplementedError
 
@@ -179,14 +184,15 @@ class SoftActorCritic(Algorithm):
         optimizer, together = self.main_optimizer, self.minibatches(batch)
         rate = float(optimizer.param_groups[0]["lr"])
         noise = torch.randn(2, *together.action.shape, device=self.device).transpose(0, 1).contiguous()
-        closed = self._has_closed_form()
+        closed, split = self._has_closed_form(), together.split()
+        steps: list[Any] = prepared(together, noise) if closed else list(zip(split, noise, strict=True))
+        differentiate: Callable[..., tuple[Sample, dict[str, Tensor]]]
         differentiate = self.gradients if closed else self.gradients_by_autograd
         history: list[dict[str, Tensor]] = []
-        minibatches = together.split()
-        for index, (minibatch, both) in enumerate(zip(minibatches, noise, strict=True), start=1):
+        for index, inputs in enumerate(steps, start=1):
             groups = 1 if self.updates < self.critic_warm_up_updates else len(optimizer.optimizer.members)
-            sample, diagnostics = differentiate(minibatch, both, optimizer, groups)
-            self.take_step(optimizer, last=index == len(minibatches))
+            sample, diagnostics = differentiate(inputs, optimizer, groups)
+            self.take_step(optimizer, last=index == len(steps))
             self.updates += 1
             self._target_vector.lerp_(self._critic_vector, self.tau)
             history.append(diagnostics)
@@ -194,7 +200,7 @@ class SoftActorCritic(Algorithm):
             self.policy.temperature = self.log_alpha.exp().item()
         columns = {key: torch.stack([row[key] for row in history]) for key in history[0]}
         means = self._summarized(columns) if closed else columns
-        means |= self.diagnostics(minibatches[-1], sample[: len(minibatches[-1])])
+        means |= self.diagnostics(split[-1], sample[: len(split[-1])])
         return {**{key: value.mean().item() for key, value in means.items()}, "learning_rate": rate}
 
     def _has_closed_form(self) -> bool:
@@ -204,40 +210,41 @@ class SoftActorCritic(Algorithm):
         return plain and known and all(self.in_closed_form(*pair) for pair in CLOSED_FORM)
 
     @torch.no_grad()
-    def gradients(
-        self, minibatch: Minibatch, noise: Tensor, optimizer: Any, groups: int
-    ) -> tuple[Sample, dict[str, Tensor]]:
-        """Compute the gradients of :meth:`losses` in closed form; arguments as for :meth:`gradients_by_autograd`."""
-        size, alpha_hat, written = len(minibatch), self.log_alpha.exp(), optimizer.optimizer.gradients
-        states, following_states = minibatch.observation, minibatch.next_observation
-        # Actions at s and s′, in one pass
+    def gradients(self, inputs: Inputs, optimizer: Any, groups: int) -> tuple[Sample, dict[str, Tensor]]:
+        """Compute the gradients of :meth:`losses` in closed form, and assign them to the optimizer.
+
+        Arguments and results as for :meth:`gradients_by_autograd`, except that actions at s′ are returned too.
+        """
+        minibatch, states, taken, noise, parameters = inputs
         network: Any = self.policy.network
-        outputs, hidden = network.evaluate(torch.cat([states, following_states]))
+        alpha_hat, written = self.log_alpha.exp(), optimizer.optimizer.gradients
+        # Actions at s and s′, in one pass
+        outputs, hidden = network.evaluate(states)
         location, raw = outputs.chunk(2, dim=-1)
-        sample = sampled(location, raw.clamp(*LOG_SCALE_RANGE), noise.flatten(0, 1))
-        own_action, next_action = sample.action.split(size)
-        own_log_prob, next_log_prob = sample.log_prob.split(size)
+        sample = sampled(location, raw.clamp(*LOG_SCALE_RANGE), noise)
+        own_log_prob, next_log_prob = sample.log_prob.chunk(2)
+        own_inputs, next_inputs = torch.cat([states, sample.action], dim=-1).chunk(2)
         weights = self.coefficients(alpha_hat)
-        prior, next_prior, prior_gradient = self._prior_terms(minibatch, sample.pre_tanh, weights)
+        prior, next_prior, prior_gradient = self._prior_terms(parameters, sample.pre_tanh, weights)
         # Targets (Eq. 8 and 9)
-        next_q = self.target_critic.evaluate(torch.cat([following_states, next_action], dim=-1))[0].amin(dim=0)
+        next_q = self.target_critic.evaluate(next_inputs)[0].amin(dim=0)
         weighted = functional.weighted_log_prob(next_prior, weights.target_prior)
         v_next = functional.actor_critic_value(next_q, next_log_prob, alpha_hat, weighted)
         q_target = functional.residual_target(minibatch.reward, minibatch.terminated, v_next, self.gamma)
         # Critics (Eq. 7)
-        q_taken, trace = self.critic.evaluate(torch.cat([states, minibatch.action], dim=-1))
+        q_taken, trace = self.critic.evaluate(taken)
         self.critic.backward(trace, self.critic_gradient(minibatch, q_target, q_taken), written(0))
         # Actor (Eq. 10)
-        q, trace = self.critic.evaluate(torch.cat([states, own_action], dim=-1))
-        smaller = q.amin(dim=0)
-        q_gradient = self.critic.action_gradient(trace, functional.minimum_gradient(q, smaller), own_action.shape[-1])
-        located = (noise[0], own_action, sample.scale[:size], q_gradient)
+        q, trace = self.critic.evaluate(own_inputs)
+        smaller, own = q.amin(dim=0), sample[: q.shape[-1]]
+        of_q = functional.minimum_gradient(q, smaller)
+        of_action = self.critic.action_gradient(trace, of_q, own.action.shape[-1])
         of_location, of_log_scale = functional.actor_gradient(
-            *located, weights.entropy, prior_gradient, weights.actor_prior
+            own.noise, own.action, own.scale, of_action, weights.entropy, prior_gradient, weights.actor_prior
         )
-        of_raw = torch.ops.aten.hardtanh_backward(of_log_scale, raw[:size], *LOG_SCALE_RANGE)  # through the clamp
-        gradient = torch.cat([of_location, of_raw], dim=-1)
-        network.backward([each[:size] for each in hidden], gradient, written(1))
+        of_raw = torch.ops.aten.hardtanh_backward(of_log_scale, raw[: q.shape[-1]], *LOG_SCALE_RANGE)
+        of_outputs = torch.cat([of_location, of_raw], dim=-1)
+        network.backward([each[: q.shape[-1]] for each in hidden], of_outputs, written(1))
         # Temperature
         if self.alpha == "auto":
             written(2)[0].copy_(functional.temperature_gradient(own_log_prob, self.entropy_goal))
@@ -245,12 +252,13 @@ class SoftActorCritic(Algorithm):
         terms = {"q_taken": q_taken, "q_target": q_target, "q": smaller, "log_prob": own_log_prob, "alpha": alpha_hat}
         return sample, terms if prior is None else {**terms, "prior": prior}
 
-    def _prior_terms(self, minibatch: Minibatch, pre_tanh: Tensor, weights: Coefficients) -> tuple[Any, Any, Any]:
+    def _prior_terms(self, parameters: Tensor | None, pre_tanh: Tensor, weights: Coefficients) -> tuple[Any, Any, Any]:
         """Return log π at s and at s′, ``[B]``, and its gradient at s, ``[B, A]``; ``None`` where it has no weight."""
         if weights.without_prior:
             return None, None, None
-        log_prob, gradient = self.prior_log_prob_and_gradient(minibatch, pre_tanh)
-        return *log_prob.split(len(minibatch)), gradient[: len(minibatch)]
+        log_prob, gradient = self.prior_log_prob_and_gradient(parameters, pre_tanh)
+        at_state, at_next_state = log_prob.chunk(2)
+        return at_state, at_next_state, gradient.chunk(2)[0]
 
     def _summarized(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the metrics of K updates from the terms of each, ``[K, …]``."""
@@ -266,19 +274,20 @@ class SoftActorCritic(Algorithm):
         }
 
     def gradients_by_autograd(
-        self, minibatch: Minibatch, noise: Tensor, optimizer: Any, groups: int
+        self, inputs: tuple[Minibatch, Tensor], optimizer: Any, groups: int
     ) -> tuple[Sample, dict[str, Tensor]]:
-        """Compute the gradients of :meth:`losses` and assign them to the optimizer.
+        """Compute the gradients of :meth:`losses`, and assign them to the optimizer.
 
         Args:
-            minibatch: Transitions, ``[B]``.
-            noise: Standard normal noise that determines a ~ π̂(·|s) and a′ ~ π̂(·|s′), ``[2, B, A]``.
+            inputs: Transitions, ``[B]``, and standard normal noise that determines a ~ π̂(·|s) and a′ ~ π̂(·|s′),
+                ``[2, B, A]``.
             optimizer: Lightning's wrapper of the optimizer.
             groups: Number of groups of parameters, from the first on, that learn.
 
         Returns:
             The actions sampled at s, and metrics to log, of any shape and without gradient.
         """
+        minibatch, noise = inputs
         losses, sample, diagnostics = self.losses(minibatch, *noise)
         learning = list(losses.values())[:groups]
         parameters = [parameter for group in optimizer.optimizer.members[:groups] for parameter in group]

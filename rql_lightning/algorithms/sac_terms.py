@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rql_lightning import functional
+from rql_lightning.algorithms.base import Minibatch
 
 
 class Coefficients(NamedTuple):
@@ -28,6 +29,42 @@ class Coefficients(NamedTuple):
     def without_prior(self) -> bool:
         """Whether both weights of log π are the number 0."""
         return all(not isinstance(weight, Tensor) and weight == 0 for weight in self[1:])
+
+
+class Inputs(NamedTuple):
+    """What an update in closed form reads.
+
+    Attributes:
+        minibatch: Transitions, ``[B]``.
+        states: Encoded states s, followed by s′, ``[2 B, D]``.
+        taken: Encoded states s with the actions taken, ``[B, D + A]``.
+        noise: Standard normal noise that determines a ~ π̂(·|s), followed by that of a′ ~ π̂(·|s′), ``[2 B, A]``.
+        prior_parameters: Distribution parameters of the prior at s, followed by those at s′, ``[2 B, P]``, or ``None``.
+    """
+
+    minibatch: Minibatch
+    states: Tensor
+    taken: Tensor
+    noise: Tensor
+    prior_parameters: Tensor | None
+
+
+def prepared(minibatches: Minibatch, noise: Tensor) -> list[Inputs]:
+    """Join what K updates in closed form read, in one operation each rather than K.
+
+    Args:
+        minibatches: Transitions, ``[K, B]``.
+        noise: Noise of s and of s′, ``[K, 2, B, A]``.
+    """
+    following, prior, rows = minibatches.next_prior_parameters, minibatches.prior_parameters, [None] * len(minibatches)
+    columns: list[Any] = [
+        minibatches.split(),
+        torch.cat([minibatches.observation, minibatches.next_observation], dim=1).unbind(),
+        torch.cat([minibatches.observation, minibatches.action], dim=-1).unbind(),
+        noise.flatten(1, 2).unbind(),
+        rows if prior is None or following is None else torch.cat([prior, following], dim=1).unbind(),
+    ]
+    return [Inputs(*row) for row in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True)

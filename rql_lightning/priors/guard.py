@@ -40,8 +40,8 @@ class Guard:
     def log_prob_and_gradient(self, family: Family, parameters: Tensor, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
         """Return :meth:`log_prob`, ``[...]``, and its gradient with respect to u, ``[..., A]``; both without autograd.
 
-        With the bound m and the excess e = m − log π > 0, the compressed value is m (1 + e / (e − m)). Its derivative
-        with respect to log π is −m ∂/∂e [e / (e − m)] = −m · (−m) / (e − m)² = (m / (e − m))².
+        Below the bound m, the compressed value is m (2 − m / log π). Its derivative with respect to log π is
+        (m / log π)².
         """
         log_prob, gradient = family.pre_tanh_log_prob_and_gradient(parameters, pre_tanh)
         if self.log_prob_min is None:
@@ -60,11 +60,11 @@ class Guard:
         return torch.where(log_prob < self.log_prob_min, self._bent(log_prob)[0], log_prob)
 
     def _bent(self, log_prob: Tensor) -> tuple[Tensor, Tensor]:
-        """Return compressed log-densities, and the ratio m / (e − m), which is −1 above the bound."""
+        """Return compressed log-densities m (2 − m / log π), and the ratio m / log π, which is 1 above the bound m."""
         bound = self.log_prob_min
         assert bound is not None
-        ratio = bound / ((bound - log_prob).clamp(min=0.0) - bound)
-        return bound * (2.0 + ratio), ratio  # e / (e − m) = 1 + m / (e − m)
+        ratio = bound / log_prob.clamp(max=bound)
+        return torch.rsub(ratio, 2.0).mul_(bound), ratio
 
     def diagnostics(self, family: Family, parameters: Tensor, pre_tanh: Tensor) -> dict[str, Tensor]:
         """Return the prior's log-density and how often floor and bound take effect, without gradient, of any shape."""
