@@ -98,10 +98,12 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
         weight = self.omega_prime_now
         return Coefficients(alpha_hat, target_prior=weight, actor_prior=weight)
 
-    def prior_log_prob_and_gradient(self, parameters: Tensor | None, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
+    def prior_log_prob_and_gradient(
+        self, parameters: Tensor | None, squashed: functional.Squashed
+    ) -> tuple[Tensor, Tensor]:
         """Return the bounded log π(tanh u|s), ``[...]``, and its gradient with respect to u, ``[..., A]``."""
         assert parameters is not None
-        return self.guard.log_prob_and_gradient(self.prior.family, parameters, pre_tanh)
+        return self.guard.log_prob_and_gradient(self.prior.family, parameters, squashed)
 
     def make_policy(
         self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str

@@ -126,14 +126,16 @@ class SoftActorCritic(Algorithm):
         """Return the coefficients of :meth:`next_value` and :meth:`actor_loss`, which determine their gradients."""
         return Coefficients(alpha_hat, target_prior=0.0, actor_prior=0.0)
 
-    def prior_log_prob_and_gradient(self, parameters: Tensor | None, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
+    def prior_log_prob_and_gradient(
+        self, parameters: Tensor | None, squashed: functional.Squashed
+    ) -> tuple[Tensor, Tensor]:
         """Return log π(tanh u|s), ``[...]``, and its gradient with respect to u, ``[..., A]``.
 
         It is asked for where one of the :meth:`coefficients` of the prior is not the number 0.
 
         Args:
             parameters: Distribution parameters of the prior from the replay buffer, ``[..., P]``.
-            pre_tanh: Pre-tanh actions u, ``[..., A]``.
+            squashed: Actions tanh u, ``[..., A]``.
         """
         raise NotImplementedError
 
@@ -217,7 +219,8 @@ class SoftActorCritic(Algorithm):
         """
         minibatch, states, taken, noise, parameters = inputs
         network: Any = self.policy.network
-        alpha_hat, written = self.log_alpha.exp(), optimizer.optimizer.gradients
+        critic, written = self.critic, optimizer.optimizer.gradients
+        alpha_hat = self.log_alpha.exp()
         # Actions at s and s′, in one pass
         outputs, hidden = network.evaluate(states)
         location, raw = outputs.chunk(2, dim=-1)
@@ -225,26 +228,26 @@ class SoftActorCritic(Algorithm):
         own_log_prob, next_log_prob = sample.log_prob.chunk(2)
         own_inputs, next_inputs = torch.cat([states, sample.action], dim=-1).chunk(2)
         weights = self.coefficients(alpha_hat)
-        prior, next_prior, prior_gradient = self._prior_terms(parameters, sample.pre_tanh, weights)
+        prior, next_prior, prior_gradient = self._prior_terms(parameters, sample, weights)
         # Targets (Eq. 8 and 9)
         next_q = self.target_critic.evaluate(next_inputs)[0].amin(dim=0)
         weighted = functional.weighted_log_prob(next_prior, weights.target_prior)
         v_next = functional.actor_critic_value(next_q, next_log_prob, alpha_hat, weighted)
         q_target = functional.residual_target(minibatch.reward, minibatch.terminated, v_next, self.gamma)
         # Critics (Eq. 7)
-        q_taken, trace = self.critic.evaluate(taken)
-        self.critic.backward(trace, self.critic_gradient(minibatch, q_target, q_taken), written(0))
+        q_taken, trace = critic.evaluate(taken)
+        critic.backward(trace, self.critic_gradient(minibatch, q_target, q_taken), written(0))
         # Actor (Eq. 10)
-        q, trace = self.critic.evaluate(own_inputs)
-        smaller, own = q.amin(dim=0), sample[: q.shape[-1]]
-        of_q = functional.minimum_gradient(q, smaller)
-        of_action = self.critic.action_gradient(trace, of_q, own.action.shape[-1])
+        q, trace = critic.evaluate(own_inputs)
+        smaller, size, actions = q.amin(dim=0), q.shape[-1], noise.shape[-1]
+        of_action = critic.action_gradient(trace, functional.minimum_gradient(q, smaller), actions)
+        own = (noise[:size], sample.action[:size], sample.scale[:size], of_action)
         of_location, of_log_scale = functional.actor_gradient(
-            own.noise, own.action, own.scale, of_action, weights.entropy, prior_gradient, weights.actor_prior
+            *own, weights.entropy, prior_gradient, weights.actor_prior
         )
-        of_raw = torch.ops.aten.hardtanh_backward(of_log_scale, raw[: q.shape[-1]], *LOG_SCALE_RANGE)
-        of_outputs = torch.cat([of_location, of_raw], dim=-1)
-        network.backward([each[: q.shape[-1]] for each in hidden], of_outputs, written(1))
+        of_raw = torch.ops.aten.hardtanh_backward(of_log_scale, raw[:size], *LOG_SCALE_RANGE)
+        gradient = torch.cat([of_location, of_raw], dim=-1)
+        network.backward([each[:size] for each in hidden], gradient, written(1))
         # Temperature
         if self.alpha == "auto":
             written(2)[0].copy_(functional.temperature_gradient(own_log_prob, self.entropy_goal))
@@ -252,11 +255,11 @@ class SoftActorCritic(Algorithm):
         terms = {"q_taken": q_taken, "q_target": q_target, "q": smaller, "log_prob": own_log_prob, "alpha": alpha_hat}
         return sample, terms if prior is None else {**terms, "prior": prior}
 
-    def _prior_terms(self, parameters: Tensor | None, pre_tanh: Tensor, weights: Coefficients) -> tuple[Any, Any, Any]:
+    def _prior_terms(self, parameters: Tensor | None, sample: Sample, weights: Coefficients) -> tuple[Any, Any, Any]:
         """Return log π at s and at s′, ``[B]``, and its gradient at s, ``[B, A]``; ``None`` where it has no weight."""
         if weights.without_prior:
             return None, None, None
-        log_prob, gradient = self.prior_log_prob_and_gradient(parameters, pre_tanh)
+        log_prob, gradient = self.prior_log_prob_and_gradient(parameters, sample.squashed)
         at_state, at_next_state = log_prob.chunk(2)
         return at_state, at_next_state, gradient.chunk(2)[0]
 

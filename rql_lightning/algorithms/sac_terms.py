@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -67,31 +67,37 @@ def prepared(minibatches: Minibatch, noise: Tensor) -> list[Inputs]:
     return [Inputs(*row) for row in zip(*columns, strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sample:
     """Actions sampled from the policy, a ~ π̂(·|s).
 
     Attributes:
-        pre_tanh: Pre-tanh actions u = location + scale · noise, ``[B, A]``.
-        action: Actions a = tanh(u), ``[B, A]``.
+        squashed: Actions a = tanh(u), with their u = location + scale · noise, ``[B, A]``.
         log_prob: Log-densities log π̂(a|s), ``[B]``.
-        noise: Standard normal noise, ``[B, A]``.
         scale: Scales of u, ``[B, A]``.
     """
 
-    pre_tanh: Tensor
-    action: Tensor
+    squashed: functional.Squashed
     log_prob: Tensor
-    noise: Tensor
     scale: Tensor
 
+    @property
+    def pre_tanh(self) -> Tensor:
+        """Pre-tanh actions u, ``[B, A]``."""
+        return self.squashed.pre_tanh
+
+    @property
+    def action(self) -> Tensor:
+        """Actions a, ``[B, A]``."""
+        return self.squashed.action
+
     def __getitem__(self, rows: slice) -> Sample:
-        return Sample(*(getattr(self, field.name)[rows] for field in fields(self)))
+        squashed = functional.Squashed(*(each[rows] for each in self.squashed))
+        return Sample(squashed, self.log_prob[rows], self.scale[rows])
 
 
 def sampled(location: Tensor, log_scale: Tensor, noise: Tensor) -> Sample:
     """Return the sample that location and log-scale of u, and noise, determine; ``[B, A]`` each."""
     scale = log_scale.exp()
-    pre_tanh = torch.addcmul(location, scale, noise)
-    log_prob = functional.reparameterised_log_prob(noise, pre_tanh, log_scale)
-    return Sample(pre_tanh, torch.tanh(pre_tanh), log_prob, noise, scale)
+    squashed = functional.squash(torch.addcmul(location, scale, noise))
+    return Sample(squashed, functional.reparameterised_log_prob(noise, squashed.log_two_cosh, log_scale), scale)

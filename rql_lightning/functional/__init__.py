@@ -6,11 +6,13 @@ et al. 2017) is the case ω′ = 0. Gradients (``…_gradient``) are for trainin
 """
 
 from rql_lightning.functional.continuous import (
+    Squashed,
     actor_critic_value,
     actor_gradient,
     actor_loss,
     minimum_gradient,
     reparameterised_log_prob,
+    squash,
     squash_log_det,
     squashed_gaussian_log_prob,
     squashed_gaussian_log_prob_and_gradient,
@@ -39,6 +41,7 @@ from rql_lightning.functional.imitation import (
 
 __all__ = [
     "RewardKind",
+    "Squashed",
     "Weight",
     "actor_critic_value",
     "actor_gradient",
@@ -55,6 +58,7 @@ __all__ = [
     "residual_target",
     "residual_value",
     "residual_value_gradient",
+    "squash",
     "squash_log_det",
     "squashed_gaussian_log_prob",
     "squashed_gaussian_log_prob_and_gradient",

@@ -7,6 +7,7 @@ action u: this avoids atanh near the bounds and gives the same Jacobian term in 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,12 +27,31 @@ def squash_log_det(pre_tanh: Tensor) -> Tensor:
     Returns:
         ``[...]``.
     """
-    return torch.rsub(_stretched(pre_tanh).sum(dim=-1), 2.0 * math.log(2.0) * pre_tanh.shape[-1], alpha=2)
+    return torch.rsub(_log_two_cosh(pre_tanh).sum(dim=-1), 2.0 * math.log(2.0) * pre_tanh.shape[-1], alpha=2)
 
 
-def _stretched(pre_tanh: Tensor) -> Tensor:
-    """Return u + log(1 + e^(−2u)) = log 2 − ½ log(1 − tanh² u), ``[..., A]``; softplus with β = −2 is −½ log(…)."""
+def _log_two_cosh(pre_tanh: Tensor) -> Tensor:
+    """Return log(2 cosh u) = u + log(1 + e^(−2u)), ``[..., A]``; softplus with β = −2 is −½ log(1 + e^(−2u))."""
     return torch.sub(pre_tanh, F.softplus(pre_tanh, beta=-2.0, threshold=40.0), alpha=2.0)
+
+
+class Squashed(NamedTuple):
+    """Actions a = tanh(u), with what their log-densities are computed from.
+
+    Attributes:
+        pre_tanh: u, ``[..., A]``.
+        action: a, ``[..., A]``.
+        log_two_cosh: log(2 cosh u) = log 2 − ½ log(1 − a²), ``[..., A]``.
+    """
+
+    pre_tanh: Tensor
+    action: Tensor
+    log_two_cosh: Tensor
+
+
+def squash(pre_tanh: Tensor) -> Squashed:
+    """Return the actions of pre-tanh actions u, ``[..., A]``."""
+    return Squashed(pre_tanh, torch.tanh(pre_tanh), _log_two_cosh(pre_tanh))
 
 
 def squashed_gaussian_log_prob(pre_tanh: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
@@ -46,22 +66,22 @@ def squashed_gaussian_log_prob(pre_tanh: Tensor, location: Tensor, log_scale: Te
         ``[...]``.
     """
     standardised = (pre_tanh - location) * torch.exp(-log_scale)
-    return reparameterised_log_prob(standardised, pre_tanh, log_scale)
+    return reparameterised_log_prob(standardised, _log_two_cosh(pre_tanh), log_scale)
 
 
-def reparameterised_log_prob(noise: Tensor, pre_tanh: Tensor, log_scale: Tensor) -> Tensor:
+def reparameterised_log_prob(noise: Tensor, log_two_cosh: Tensor, log_scale: Tensor) -> Tensor:
     r"""Return log π̂(a|s) of the sample a = tanh(u), u = location + exp(log_scale) ε, computed from the noise ε.
 
     Args:
         noise: Standard normal noise ε, ``[..., A]``.
-        pre_tanh: Pre-tanh actions u, ``[..., A]``.
+        log_two_cosh: log(2 cosh u), ``[..., A]`` (:func:`squash`).
         log_scale: Logarithm of the scale of u, ``[..., A]``.
 
     Returns:
         ``[...]``.
     """
     negative = torch.addcmul(log_scale, noise, noise, value=0.5)
-    total = torch.sub(negative, _stretched(pre_tanh), alpha=2.0).sum(dim=-1)
+    total = torch.sub(negative, log_two_cosh, alpha=2.0).sum(dim=-1)
     return torch.rsub(total, -math.log(4.0 * math.sqrt(2.0 * math.pi)) * noise.shape[-1])
 
 
@@ -98,7 +118,7 @@ def actor_loss(log_prob: Tensor, q: Tensor, alpha_hat: Weight, weighted_prior: W
 
 
 def squashed_gaussian_log_prob_and_gradient(
-    pre_tanh: Tensor, location: Tensor, log_scale: Tensor
+    squashed: Squashed, location: Tensor, log_scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     r"""Return :func:`squashed_gaussian_log_prob`, ``[...]``, and its gradient with respect to u, ``[..., A]``.
 
@@ -106,15 +126,14 @@ def squashed_gaussian_log_prob_and_gradient(
     ∂/∂u log(1 − tanh² u) = −2 tanh u, so that it adds 2 tanh u.
 
     Args:
-        pre_tanh: Pre-tanh actions u, ``[..., A]``.
+        squashed: Actions, ``[..., A]`` (:func:`squash`).
         location: Location of u, ``[..., A]``.
         log_scale: Logarithm of the scale of u, ``[..., A]``.
     """
     inverse_scale = torch.exp(-log_scale)
-    standardised = (pre_tanh - location) * inverse_scale
-    action = torch.tanh(pre_tanh)
-    gradient = torch.addcmul(action + action, standardised, inverse_scale, value=-1.0)
-    return reparameterised_log_prob(standardised, pre_tanh, log_scale), gradient
+    standardised = (squashed.pre_tanh - location) * inverse_scale
+    gradient = torch.addcmul(squashed.action + squashed.action, standardised, inverse_scale, value=-1.0)
+    return reparameterised_log_prob(standardised, squashed.log_two_cosh, log_scale), gradient
 
 
 def actor_gradient(

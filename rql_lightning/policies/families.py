@@ -82,13 +82,19 @@ class Family:
             f"prior of family {type(self).__name__}: found no density, expected one over continuous actions"
         )
 
-    def pre_tanh_log_prob_and_gradient(self, parameters: Tensor, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
+    def pre_tanh_log_prob_and_gradient(
+        self, parameters: Tensor, squashed: functional.Squashed
+    ) -> tuple[Tensor, Tensor]:
         """Return log π(tanh u|s), ``[...]``, and its gradient with respect to u, ``[..., A]``; both without autograd.
 
-        By default autograd computes the gradient; arguments as for :meth:`pre_tanh_log_prob`.
+        By default autograd computes the gradient.
+
+        Args:
+            parameters: Distribution parameters, ``[..., P]``.
+            squashed: Actions tanh u, ``[..., A]`` (:func:`functional.squash`).
         """
         with torch.enable_grad():
-            point = pre_tanh.detach().requires_grad_()
+            point = squashed.pre_tanh.detach().requires_grad_()
             log_prob = self.pre_tanh_log_prob(parameters, point)
             if not log_prob.requires_grad:  # a density that does not depend on the action
                 return log_prob, torch.zeros_like(point)
@@ -243,9 +249,11 @@ class SquashedNormal(Continuous):
         """Return log π(tanh u|s), ``[...]``, as a squashed Gaussian's."""
         return functional.squashed_gaussian_log_prob(pre_tanh, *parameters.chunk(2, dim=-1))
 
-    def pre_tanh_log_prob_and_gradient(self, parameters: Tensor, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
+    def pre_tanh_log_prob_and_gradient(
+        self, parameters: Tensor, squashed: functional.Squashed
+    ) -> tuple[Tensor, Tensor]:
         """Return log π(tanh u|s) and its gradient with respect to u in closed form."""
-        return functional.squashed_gaussian_log_prob_and_gradient(pre_tanh, *parameters.chunk(2, dim=-1))
+        return functional.squashed_gaussian_log_prob_and_gradient(squashed, *parameters.chunk(2, dim=-1))
 
     def mode(self, parameters: Tensor) -> Tensor:
         """Return tanh of the location, ``[..., A]``."""

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from rql_lightning import functional
 from rql_lightning.policies.families import Family
 
 
@@ -37,13 +38,15 @@ class Guard:
         """
         return self.bounded(family.pre_tanh_log_prob(parameters, pre_tanh))
 
-    def log_prob_and_gradient(self, family: Family, parameters: Tensor, pre_tanh: Tensor) -> tuple[Tensor, Tensor]:
+    def log_prob_and_gradient(
+        self, family: Family, parameters: Tensor, squashed: functional.Squashed
+    ) -> tuple[Tensor, Tensor]:
         """Return :meth:`log_prob`, ``[...]``, and its gradient with respect to u, ``[..., A]``; both without autograd.
 
         Below the bound m, the compressed value is m (2 − m / log π). Its derivative with respect to log π is
         (m / log π)².
         """
-        log_prob, gradient = family.pre_tanh_log_prob_and_gradient(parameters, pre_tanh)
+        log_prob, gradient = family.pre_tanh_log_prob_and_gradient(parameters, squashed)
         if self.log_prob_min is None:
             return log_prob, gradient
         bent, ratio = self._bent(log_prob)

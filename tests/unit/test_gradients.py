@@ -74,7 +74,7 @@ def test_of_the_squashed_normal_with_saturated_actions(seed, spread):
     family, parameters = SquashedNormal(2), torch.cat([location, log_scale], dim=-1)
     value = family.pre_tanh_log_prob(parameters, pre_tanh)
     (expected,) = differentiated(value.sum(), pre_tanh)
-    log_prob, gradient = family.pre_tanh_log_prob_and_gradient(parameters, pre_tanh.detach())
+    log_prob, gradient = family.pre_tanh_log_prob_and_gradient(parameters, functional.squash(pre_tanh.detach()))
     torch.testing.assert_close(log_prob, value.detach(), **EXACT)
     torch.testing.assert_close(gradient, expected, **EXACT)
 
@@ -86,7 +86,7 @@ def test_of_the_bounded_prior(seed, bound):
     pre_tanh.requires_grad_()
     value = guard.log_prob(family, parameters, pre_tanh)
     (expected,) = differentiated(value.sum(), pre_tanh)
-    log_prob, gradient = guard.log_prob_and_gradient(family, parameters, pre_tanh.detach())
+    log_prob, gradient = guard.log_prob_and_gradient(family, parameters, functional.squash(pre_tanh.detach()))
     torch.testing.assert_close(log_prob, value.detach(), **EXACT)
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-10)
 
@@ -95,7 +95,7 @@ def test_of_families_without_a_closed_form_autograd_computes_it():
     family = SquashedNormalMixture(2, 3)
     (outputs, pre_tanh) = normals(0, (5, family.size), (5, 2))
     parameters = family.from_network(outputs)
-    log_prob, gradient = family.pre_tanh_log_prob_and_gradient(parameters, pre_tanh)
+    log_prob, gradient = family.pre_tanh_log_prob_and_gradient(parameters, functional.squash(pre_tanh))
     shift = torch.tensor([1e-6, 0.0], dtype=torch.float64)
     numeric = family.pre_tanh_log_prob(parameters, pre_tanh + shift) - log_prob
     torch.testing.assert_close(gradient[:, 0], numeric / 1e-6, rtol=1e-4, atol=1e-5)
@@ -110,14 +110,15 @@ def test_of_the_actor(seed, alpha, weight, spread):
     omega_prime = {"none": 0.0, "number": 0.7, "tensor": torch.tensor([0.0, 0.5, 1.0, 2.0, 0.1]).double()}[weight]
     alpha_hat = torch.tensor(alpha, dtype=torch.float64)
     pre_tanh = location + log_scale.exp() * noise
-    action, log_prob = torch.tanh(pre_tanh), functional.reparameterised_log_prob(noise, pre_tanh, log_scale)
+    squashed = functional.squash(pre_tanh)
+    action, log_prob = squashed.action, functional.reparameterised_log_prob(noise, squashed.log_two_cosh, log_scale)
     prior = functional.squashed_gaussian_log_prob(pre_tanh, prior_location, torch.zeros(5, 2).double())
     weighted = functional.weighted_log_prob(prior, omega_prime)
     loss = functional.actor_loss(log_prob, (slope * action).sum(dim=-1), alpha_hat, weighted)
     expected = differentiated(loss, location, log_scale)
     with torch.no_grad():
         _, prior_gradient = functional.squashed_gaussian_log_prob_and_gradient(
-            pre_tanh, prior_location, torch.zeros(5, 2).double()
+            squashed, prior_location, torch.zeros(5, 2).double()
         )
         scale = log_scale.exp()
         found = functional.actor_gradient(noise, action, scale, -slope / 5, alpha_hat, prior_gradient, omega_prime)
