@@ -109,12 +109,12 @@ class IQLearn(InverseLearner, SoftQLearning):
         value = functional.residual_value(q_values, None, 0.0, self.alpha_hat)
         return self.inverse_loss(q_taken, value, q_target)
 
-    def loss_gradient(self, q_values: Tensor, q_taken: Tensor, q_target: Tensor, minibatch: Minibatch) -> Tensor:
+    def loss_gradient(self, q_values: Tensor, q_target: Tensor, taken: Tensor, minibatch: Minibatch) -> Tensor:
         """Return the gradient of :meth:`loss` with respect to the Q-values of all actions, ``[B, A]``."""
-        target = self.bounded(q_target)
-        taken, of_value = functional.iq_gradient(q_taken, target, self._demonstrated, self.chi_squared)
+        q_taken, target = (q_values * taken).sum(dim=-1), self.bounded(q_target.squeeze(-1))
+        of_taken, of_value = functional.iq_gradient(q_taken, target, self._demonstrated, self.chi_squared)
         gradient = of_value * functional.residual_value_gradient(q_values, None, 0.0, self.alpha_hat)
-        return gradient.scatter_add_(-1, minibatch.action.unsqueeze(-1), taken.unsqueeze(-1))
+        return gradient.addcmul_(of_taken.unsqueeze(-1), taken)
 
 
 class IQLearnSAC(InverseLearner, SoftActorCritic):

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
-from torch.optim.adam import adam
 
 from rql_lightning.algorithms.hyperparameters import Schedule
 from rql_lightning.errors import ConfigurationError
@@ -71,20 +70,20 @@ class VectorOptimizer(torch.optim.Adam):
         if not all(states):  # which the first step allocates
             super().step()
             return
-        adam(
+        torch._foreach_add_([state["step"] for state in states], 1)
+        torch._fused_adam_(
             vectors,
-            [vector.grad for vector in vectors],  # type: ignore[misc]
+            [vector.grad for vector in vectors if vector.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            fused=True,
-            amsgrad=False,
+            lr=group["lr"],
             beta1=group["betas"][0],
             beta2=group["betas"][1],
-            lr=group["lr"],
             weight_decay=0.0,
             eps=group["eps"],
+            amsgrad=False,
             maximize=False,
         )
 

@@ -95,10 +95,16 @@ class SoftQLearning(Algorithm):
         """
         return functional.td_loss(q_taken, q_target, self.huber_delta)
 
-    def loss_gradient(self, q_values: Tensor, q_taken: Tensor, q_target: Tensor, minibatch: Minibatch) -> Tensor:
-        """Return the gradient of :meth:`loss` with respect to the Q-values of all actions, ``[B, A]``."""
-        taken = functional.td_gradient(q_taken, q_target, self.huber_delta)
-        return torch.zeros_like(q_values).scatter_(-1, minibatch.action.unsqueeze(-1), taken.unsqueeze(-1))
+    def loss_gradient(self, q_values: Tensor, q_target: Tensor, taken: Tensor, minibatch: Minibatch) -> Tensor:
+        """Return the gradient of :meth:`loss` with respect to the Q-values of all actions, ``[B, A]``.
+
+        Args:
+            q_values: Q of all actions, ``[B, A]``.
+            q_target: Targets of Eq. 8, ``[B, 1]``.
+            taken: 1 for the action taken, and 0 for the others, ``[B, A]``.
+            minibatch: The transitions, ``[B]``.
+        """
+        return functional.td_slope(q_values, q_target, self.huber_delta).mul_(taken).div_(len(minibatch))
 
     def ask_prior(self, observation: Tensor) -> dict[str, Tensor]:
         """Evaluate the prior for acting at observations ``[N, *observation_shape]``; empty without a prior."""
@@ -125,7 +131,6 @@ class SoftQLearning(Algorithm):
         The target network does not change between two of its updates, so the targets (Eq. 8) of all minibatches up to
         its next update are computed in one pass.
         """
-        optimizer = self.main_optimizer
         final = self.updates + len(batch)
         closed = self.in_closed_form("loss_gradient", "loss") and type(self.policy.q_network) is Perceptron
         learn = self.learn_in_closed_form if closed else self.learn_by_autograd
@@ -135,10 +140,7 @@ class SoftQLearning(Algorithm):
             with torch.no_grad():
                 v_next = self.next_value(self._target_q(chunk.next_observation), chunk)
                 q_target = functional.residual_target(chunk.reward, chunk.terminated, v_next, self.gamma)
-            q_values = []
-            for minibatch, target in zip(chunk.split(), q_target, strict=True):
-                self.updates += 1
-                q_values.append(learn(minibatch, target, optimizer, self.updates == final))
+            q_values = learn(chunk, q_target, final)
             if self.updates % self.target_update_interval == 0:
                 self._update_target()
             with torch.no_grad():
@@ -150,25 +152,46 @@ class SoftQLearning(Algorithm):
             "td_loss": torch.stack(losses).sum().item() / len(batch),
             "q_mean": torch.cat(values).mean().item(),
             "epsilon": self.epsilon,
-            "learning_rate": float(optimizer.param_groups[0]["lr"]),
+            "learning_rate": float(self.main_optimizer.param_groups[0]["lr"]),
         }
 
-    def learn_by_autograd(self, minibatch: Minibatch, q_target: Tensor, optimizer: Any, last: bool) -> Tensor:
-        """Make a gradient step on :meth:`loss`; returns Q of all actions before it, ``[B, A]``, without gradient."""
-        q_values = self.policy.q_network(minibatch.observation)
-        loss = self.loss(q_values, _taken(q_values, minibatch.action), q_target, minibatch)
-        self.descend(loss, list(self.policy.q_network.parameters()), optimizer, last)
-        return q_values.detach()
+    def learn_by_autograd(self, chunk: Minibatch, q_target: Tensor, final: int) -> list[Tensor]:
+        """Make gradient steps on :meth:`loss`, one per minibatch.
+
+        Args:
+            chunk: k minibatches, ``[k, B]``.
+            q_target: Targets of Eq. 8, ``[k, B]``.
+            final: Number of updates after the last one of the training step.
+
+        Returns:
+            Q of all actions before each step, k times ``[B, A]``, without gradient.
+        """
+        network, parameters, results = self.policy.q_network, list(self.policy.q_network.parameters()), []
+        for minibatch, target in zip(chunk.split(), q_target, strict=True):
+            q_values = network(minibatch.observation)
+            loss = self.loss(q_values, _taken(q_values, minibatch.action), target, minibatch)
+            self.updates += 1
+            self.descend(loss, parameters, self.main_optimizer, self.updates == final)
+            results.append(q_values.detach())
+        return results
 
     @torch.no_grad()
-    def learn_in_closed_form(self, minibatch: Minibatch, q_target: Tensor, optimizer: Any, last: bool) -> Tensor:
-        """Make the same step with the gradient in closed form."""
-        q_values, hidden = self.policy.q_network.evaluate(minibatch.observation)
-        gradient = self.loss_gradient(q_values, _taken(q_values, minibatch.action), q_target, minibatch)
-        self.policy.q_network.backward(hidden, gradient, optimizer.optimizer.gradients(0))
-        optimizer.optimizer.adopt(1, self.average)
-        self.take_step(optimizer, last)
-        return q_values
+    def learn_in_closed_form(self, chunk: Minibatch, q_target: Tensor, final: int) -> list[Tensor]:
+        """Make the same steps with the gradient in closed form; arguments and result as there."""
+        network: Any = self.policy.q_network
+        optimizer, results = self.main_optimizer, []
+        written = optimizer.optimizer.gradients(0)
+        actions = torch.arange(self.policy.family.size, device=q_target.device)
+        taken = (chunk.action.unsqueeze(-1) == actions).to(q_target.dtype)
+        rows = zip(chunk.split(), q_target.unsqueeze(-1), taken, strict=True)
+        for minibatch, target, of_action in rows:
+            q_values, hidden = network.evaluate(minibatch.observation)
+            network.backward(hidden, self.loss_gradient(q_values, target, of_action, minibatch), written)
+            optimizer.optimizer.adopt(1, self.average)
+            self.updates += 1
+            self.take_step(optimizer, self.updates == final)
+            results.append(q_values)
+        return results
 
     def _target_q(self, observation: Tensor) -> Tensor:
         """Return the target network's Q-values in k minibatches ``[k, B, D]``, ``[k, B, A]``."""

@@ -28,8 +28,8 @@ from rql_lightning.functional.discrete import (
     residual_target,
     residual_value,
     residual_value_gradient,
-    td_gradient,
     td_loss,
+    td_slope,
     weighted_log_prob,
 )
 from rql_lightning.functional.imitation import (
@@ -62,8 +62,8 @@ __all__ = [
     "squash_log_det",
     "squashed_gaussian_log_prob",
     "squashed_gaussian_log_prob_and_gradient",
-    "td_gradient",
     "td_loss",
+    "td_slope",
     "temperature_gradient",
     "temperature_loss",
     "weighted_log_prob",

@@ -132,19 +132,22 @@ def td_loss(q_taken: Tensor, q_target: Tensor, huber_delta: float | None = None)
     return F.huber_loss(q_taken, q_target, delta=huber_delta)
 
 
-def td_gradient(q_taken: Tensor, q_target: Tensor, huber_delta: float | None = None) -> Tensor:
-    r"""Return the gradient of :func:`td_loss` with respect to the n entries of Q_R(s, a).
+def td_slope(q: Tensor, q_target: Tensor, huber_delta: float | None = None) -> Tensor:
+    r"""Return the derivative of each term of :func:`td_loss`, whose mean that is, with respect to its Q-value.
 
-    ∂/∂q_i of (1/n) Σ_i ½ (q_i − t_i)² is (q_i − t_i) / n. Huber's loss has the slope ±δ beyond |q_i − t_i| = δ, so that
-    the error is clipped to [−δ, δ].
+    ∂/∂q of ½ (q − t)² is q − t. Huber's loss has the slope ±δ beyond |q − t| = δ, so that the error is clipped to
+    [−δ, δ].
+
+    Args:
+        q: Q-values, ``[...]``.
+        q_target: Targets, which broadcast with ``q``.
+        huber_delta: δ > 0, or ``None`` for the squared error.
 
     Returns:
-        ``[...]``, as ``q_taken``.
+        ``[...]``.
     """
-    error = q_taken - q_target
-    if huber_delta is not None:
-        error = error.clamp_(-huber_delta, huber_delta)
-    return error.mul_(1.0 / error.numel())
+    error = q - q_target
+    return error if huber_delta is None else error.clamp_(-huber_delta, huber_delta)
 
 
 def residual_value_gradient(
