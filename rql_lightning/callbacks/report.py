@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
+from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from rql_lightning.callbacks.run_folder import report_failure, run_folder, writing
@@ -139,10 +140,12 @@ def save_figure(trainer: pl.Trainer, name: str, draw: Callable[[], Figure]) -> N
     if not trainer.is_global_zero:
         return
     try:
-        figure = draw()
-        figure.savefig(run_folder(trainer) / f"{name}.png", dpi=120)
+        path = run_folder(trainer) / f"{name}.png"
+        draw().savefig(path, dpi=120)
+        pixels = np.asarray(Image.open(path).convert("RGB"))  # add_figure would draw it once more, for half a second
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(name, figure, global_step=trainer.lightning_module.frames)
+                frames = trainer.lightning_module.frames
+                logger.experiment.add_image(name, pixels, global_step=frames, dataformats="HWC")
     except Exception as error:
         report_failure(trainer, f"figure {name}", error)
