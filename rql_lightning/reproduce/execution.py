@@ -82,20 +82,21 @@ def _drive(plan: Plan, out: Path, engine: Engine, stopped: list[int]) -> Outcome
             running[engine.submit(out, job.name)] = job.name
         if not running:
             break
-        done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-        for future in done:
-            _note(outcome, out, running.pop(future), future, len(plan))
-    outcome.waiting, outcome.stopped = [job.name for job in left], bool(stopped)
+        wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+        for future in [each for each in running if each.done()]:  # wait passes over cancelled ones
+            _note(outcome, out, running.pop(future), future, len(plan), bool(stopped))
+    outcome.waiting += [job.name for job in left]
+    outcome.stopped = bool(stopped)
     return outcome
 
 
-def _note(outcome: Outcome, out: Path, name: str, future: Future[None], count: int) -> None:
+def _note(outcome: Outcome, out: Path, name: str, future: Future[None], count: int, stopped: bool) -> None:
     try:
         future.result()
-    except CancelledError:
-        outcome.waiting.append(name)
-        return
-    except Exception as error:  # an engine's own, too: the other jobs go on
+    except (Exception, CancelledError) as error:  # an engine's own, too: the other jobs go on
+        if stopped:  # by the signal, and not at fault
+            outcome.waiting.append(name)
+            return
         outcome.failed[name] = str(error).strip() or type(error).__name__
         print_line(f"failed: {name}")
         return

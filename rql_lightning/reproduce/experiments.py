@@ -72,8 +72,7 @@ TASKS = {
 POLICIES: tuple[str, ...] = ("RL Prior Policy", "RL Customized", "RL ME-MCTS")
 POLICIES += ("IL Prior Policy", "IL Customized", "IL ME-MCTS", "RL Full Policy")
 QUICK = {
-    "data.total_frames": "6_144",
-    "data.warm_up_frames": "1_024",
+    "data.total_frames": "12_288",
     "evaluation.episodes": "10",
     "evaluation.every_n_frames": "100_000_000",
     "video.episodes": "0",
@@ -115,12 +114,13 @@ class Builder:
             what: Key of the task's ``minutes``; by default the config.
             label: Distinguishes jobs with one config.
         """
-        settings = {**(self.evaluated if subcommand != "predict" else {}), **settings}
+        settings = {**(self.evaluated if subcommand != "predict" and not self.quick else {}), **settings}
         if self.quick:
             cut = (
                 QUICK if subcommand == "fit" else {key: QUICK[key] for key in QUICK if key.startswith("evaluation.ep")}
             )
-            settings = {**settings, **(cut if subcommand != "predict" else {"episodes": "20"})}
+            settings = {**(cut if subcommand != "predict" else {}), **settings}
+            settings |= {"episodes": "20"} if subcommand == "predict" else {}
         row = None if policy is None else Row(self.name, policy, self.seed)
         path = f"configs/{self.name}/{config}.yaml"
         seconds = 60 * self.task.minutes.get(what or config, 1.0)
@@ -140,6 +140,7 @@ class Builder:
         settings = {"data.demonstrations": f"{{{demonstrations.name}}}/trajectories"}
         wanted = min(20, self.task.demonstrations) if self.quick else episodes
         settings |= {} if wanted is None else {"data.episodes": str(wanted)}
+        settings |= {"data.total_frames": "32_768"} if self.quick else {}
         return self.job("behavior_cloning", f"IL Prior Policy{label and ', ' + label[1:]}", settings, label=label)
 
     def customised(self, prior: Job, kind: str, settings: Mapping[str, str] | None = None, label: str = "") -> Job:

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rql_lightning.errors import OutputError, RqlError
-from rql_lightning.reproduce.plan import Job, read_plan
+from rql_lightning.reproduce.plan import read_plan
 
 PRODUCTS = {"fit": "metrics.json", "test": "metrics.json", "predict": "trajectories/demonstrations.json"}
 """Files that a finished run of each subcommand has."""
@@ -108,7 +107,7 @@ def locked(path: Path, wait: bool) -> Iterator[int]:
 
 
 def run_job(out: str, name: str) -> None:
-    """Run a job unless it is finished; a run that was stopped goes on from its last checkpoint.
+    """Run a job in a process of its own, unless it is finished; a stopped run goes on from its last checkpoint.
 
     Args:
         out: Folder of the plan.
@@ -119,61 +118,49 @@ def run_job(out: str, name: str) -> None:
         OutputError: If the folder cannot be written.
     """
     root = Path(out)
-    plan = read_plan(root)
-    job, fingerprint, folder = plan[name], plan.fingerprints()[name], folder_of(root, name)
+    folder, fingerprint = folder_of(root, name), read_plan(root).fingerprints()[name]
     # The process inherits the lock: if this one is killed, whoever runs the job again waits for the process to end.
     with locked(folder / ".lock", wait=True) as lock:
         if is_finished(root, name):
             return
-        before = read_state(root, name) or State(fingerprint, [], "", -1, 0.0, 0)
-        words = job.words(folder, {each: product(root, each) for each in job.needs})
-        state = replace(_execute(job, folder, words, before, lock), fingerprint=fingerprint)
-        _write_state(folder, state)
-    if state.returncode != 0:
-        raise JobError(f"{name}: exit code {state.returncode}\n{last_lines(root, name)}")
+        before = read_state(root, name)
+        returncode = _execute(root, name, lock)
+        if read_state(root, name) == before:  # the process did not live to write it
+            spent = before or State(fingerprint, [], "", -1, 0.0, 0)
+            write_state(folder, replace(spent, fingerprint=fingerprint, returncode=returncode or 1))
+    if not is_finished(root, name):
+        raise JobError(f"{name}: exit code {returncode}\n{last_lines(root, name)}")
 
 
-def _execute(job: Job, folder: Path, words: list[str], before: State, lock: int) -> State:
-    more = ["--trainer.enable_progress_bar=false"]
-    checkpoint = _newest(folder, "checkpoints/last.ckpt") if job.subcommand == "fit" else None
-    more += [] if checkpoint is None else [f"--ckpt_path={checkpoint}"]
-    command = [sys.executable, *words, *more]
+def _execute(root: Path, name: str, lock: int) -> int:
+    """Run the process of a job (:mod:`rql_lightning.reproduce.child`); return its exit code."""
+    folder = folder_of(root, name)
+    command = [sys.executable, "-m", "rql_lightning.reproduce.child", str(root), name]
     environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy", **os.environ}
-    started = time.monotonic()
     try:
         with (folder / "log.txt").open("ab") as log:
-            log.write(f"$ {' '.join(command)}\n".encode())
-            log.flush()
             process = subprocess.Popen(
                 command,
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
                 pass_fds=[lock],
-                stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in a terminal is passed on by stop_running alone
             )
             _running.add(process)
             try:
-                _, status, usage = os.wait4(process.pid, 0)
+                return process.wait()
             finally:
                 _running.discard(process)
     except OSError as error:
         raise OutputError(f"{folder}: found {error.strerror!r}, expected a folder that can be written") from error
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds, memory = before.seconds + time.monotonic() - started, max(before.peak_memory_bytes, 1024 * usage.ru_maxrss)
-    newest = _newest(folder, PRODUCTS[job.subcommand])
-    if process.returncode != 0 or newest is None:
-        return State("", words, "", process.returncode or 1, round(seconds, 1), memory)
-    run = newest.parents[PRODUCTS[job.subcommand].count("/")]
-    return State("", words, str(run.relative_to(folder)), 0, round(seconds, 1), memory)
 
 
 def stop_running() -> None:
     """Ask the processes of this process to save a checkpoint and to end."""
     for process in tuple(_running):
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, 15)
+        process.terminate()
 
 
 def last_lines(out: Path, name: str) -> str:
@@ -182,16 +169,18 @@ def last_lines(out: Path, name: str) -> str:
         text = (folder_of(out, name) / "log.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    lines = [line.rpartition("\r")[2].rstrip() for line in text.splitlines()]
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
     return "\n".join(f"    {line}" for line in [line for line in lines if line][-LAST_LINES:])
 
 
-def _newest(folder: Path, name: str) -> Path | None:
+def newest(folder: Path, name: str) -> Path | None:
+    """Return the file of this name in the newest run folder below a job's folder that has one; ``None`` if none has."""
     found: list[tuple[Any, Path]] = [(path.stat().st_mtime_ns, path) for path in folder.glob(f"*/*/version_*/{name}")]
     return max(found)[1] if found else None
 
 
-def _write_state(folder: Path, state: State) -> None:
+def write_state(folder: Path, state: State) -> None:
+    """Write the ``job.json`` of a job's folder, atomically."""
     beside = folder / ".job.json.tmp"
     try:
         beside.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
