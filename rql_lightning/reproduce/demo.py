@@ -55,7 +55,7 @@ def show(run: Path, seconds: float) -> None:
     from rql_lightning.loading import load_policy
     from rql_lightning.reporting.tables import results_table
     from rql_lightning.reporting.videos import multiple_exposure, record_frames, save_gif, side_by_side
-    from rql_lightning.reproduce.paper import paper_row
+    from rql_lightning.reporting.paper import paper_row
 
     prior, policy = load_policy(PRIOR), load_policy(run / "checkpoints" / "last.ckpt")
     summaries = {
