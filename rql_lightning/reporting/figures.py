@@ -15,28 +15,35 @@ if TYPE_CHECKING:
 
 PRIOR_COLOR, POLICY_COLOR = "#8a8a8a", "#c0392b"
 RETURNS = ("basic", "add_on", "total")
-PANEL = (3.6, 2.7)
-"""Width and height in inches of a figure that a narrow page shows alone and a wide one beside others."""
 
 
-def distribution_figure(content: Histograms, size: tuple[float, float] = (6.4, 3.6)) -> Figure:
+def distribution_figure(content: Histograms) -> Figure:
     """Draw histograms of a quantity over all steps of the evaluation episodes, one per policy.
 
     Args:
         content: Densities by name of the policy; the prior comes first.
-        size: Width and height in inches.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
+    draw_distribution(axes, content)
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_distribution(axes: Axes, content: Histograms) -> None:
+    """Draw histograms, the prior's in grey.
+
+    Args:
+        axes: Where to draw.
+        content: Densities by name of the policy; the prior comes first.
+    """
     colors = [PRIOR_COLOR, POLICY_COLOR] if len(content.densities) > 1 else [POLICY_COLOR]
     for (name, density), color in zip(content.densities.items(), colors, strict=True):
         axes.stairs(density, content.edges, fill=True, alpha=0.6, color=color, label=name)
     axes.set_xlabel(content.label)
     axes.set_ylabel("density over visited states")
-    axes.legend(frameon=False)
-    return figure
 
 
 def curves_figure(history: Sequence[Mapping[str, Any]], prior: Mapping[str, Any] | None) -> Figure:
@@ -53,25 +60,6 @@ def curves_figure(history: Sequence[Mapping[str, Any]], prior: Mapping[str, Any]
         draw_curve(axes, history, name, POLICY_COLOR, "policy")
         draw_level(axes, prior, name)
         finish_curves(axes, f"{name.replace('_', '-')} return")
-    axes.legend(frameon=False)
-    return figure
-
-
-def curve_panel(history: Sequence[Mapping[str, Any]], prior: Mapping[str, Any] | None, name: str) -> Figure:
-    """Draw one of the panels of :func:`curves_figure` as a figure of its own, for narrow pages.
-
-    Args:
-        history: Summaries of evaluations in the order of their ``frames``.
-        prior: The prior's summary, or ``None``.
-        name: ``basic``, ``add_on`` or ``total``.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=PANEL, layout="constrained")
-    axes = figure.add_subplot()
-    draw_curve(axes, history, name, POLICY_COLOR, "policy")
-    draw_level(axes, prior, name)
-    finish_curves(axes, f"{name.replace('_', '-')} return")
     axes.legend(frameon=False)
     return figure
 

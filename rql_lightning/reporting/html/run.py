@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rql_lightning.reporting.figures import PANEL, RETURNS, curve_panel, distribution_figure
+from rql_lightning.reporting.figures import RETURNS
 from rql_lightning.reporting.histograms import read_histograms
 from rql_lightning.reporting.html.embedding import svg, videos
 from rql_lightning.reporting.html.page import render, write_page
+from rql_lightning.reporting.html.panels import curve_panel, distribution_panel
 from rql_lightning.reporting.html.provenance import duration, size
 from rql_lightning.reporting.metrics import read_history, read_metrics
 from rql_lightning.reporting.paper import ENVIRONMENTS, paper_row
@@ -51,6 +52,7 @@ def write_run_report(folder: Path) -> Path:
     about = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
     prior = _metrics(folder / "prior_metrics.json")
     history = read_history(folder / "learning_curves.json") if (folder / "learning_curves.json").is_file() else []
+    pictured = folder / "distribution.json"
     columns = {
         "prior": prior,
         "policy": _metrics(folder / "metrics.json"),
@@ -68,7 +70,7 @@ def write_run_report(folder: Path) -> Path:
         paper=None if about["paper"] is None else about["paper"][1],
         prior=prior is not None,
         curves=[svg(curve_panel(history, prior, name), f"curve-{name}") for name in RETURNS if len(history) > 1],
-        distribution=_distribution(folder / "distribution.json"),
+        distribution=svg(distribution_panel(read_histograms(pictured)), "distribution") if pictured.is_file() else None,
         plan=folder / "plan.png" if (folder / "plan.png").is_file() else None,
         videos=videos(folder),
         stages=[_stage(name, facts) for name, facts in about["stages"].items()],
@@ -80,13 +82,6 @@ def write_run_report(folder: Path) -> Path:
 
 def _metrics(path: Path) -> dict[str, Any] | None:
     return read_metrics(path) if path.is_file() else None
-
-
-def _distribution(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    width, height = PANEL
-    return svg(distribution_figure(read_histograms(path), (1.5 * width, 1.1 * height)), "distribution")
 
 
 def _stage(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
