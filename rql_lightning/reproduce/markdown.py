@@ -38,7 +38,7 @@ def markdown(content: Mapping[str, Any]) -> str:
     runs = [(r.task, r.policy, r.seed, duration(r.seconds), size(r.peak_memory_bytes)) for r in content["runs"]]
     parts += ["## Runs", _table(head, runs), _fenced(run.command for run in content["runs"])]
     facts = [f"- {name}: {_text(value)}" for name, values in content["origins"].items() for value in values]
-    return "\n\n".join([*parts, "## Where", "\n".join(facts)]) + "\n"
+    return "\n\n".join([*parts, "## Machine and versions", "\n".join(facts)]) + "\n"
 
 
 def _cells_table(table: Mapping[str, Any]) -> str:

@@ -72,8 +72,10 @@ def read_results_csv(path: Path) -> list[Result]:
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-            return [_result(row, path.parent) for row in rows]
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ())[: len(FIELDS)] != FIELDS:
+                raise ValueError(f"columns {reader.fieldnames}")
+            return [_result(row, path.parent) for row in reader]
     except OSError as error:
         raise ConfigurationError(f"{path}: found {error.strerror!r}, expected a results.csv") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:

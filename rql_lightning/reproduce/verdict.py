@@ -30,7 +30,7 @@ RULE = (
     "(percentile bootstrap); with a single seed, that of the mean over evaluation episodes (normal; Wilson's for "
     "rates). It is widened by 0.005, as the paper prints two decimals. Better is a higher success rate, basic return, "
     "add-on return, lane index and rate of episodes without a violation, and a lower mean absolute position and number "
-    "of negative actions. The paper's own uncertainty is not part of the rule: it gives one training run per row."
+    "of negative actions. The paper's own uncertainty is not part of the rule: it gives no spread over training runs."
 )
 
 
