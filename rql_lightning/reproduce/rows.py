@@ -37,8 +37,11 @@ class Row:
 
     @property
     def seeds(self) -> str:
-        """Training seeds, for people."""
-        return ", ".join(str(result.seed) for result in self.results)
+        """Training seeds, for people: "0–4" for three and more in a row."""
+        found = [result.seed for result in self.results]
+        if len(found) > 2 and found == list(range(found[0], found[0] + len(found))):
+            return f"{found[0]}–{found[-1]}"
+        return ", ".join(str(seed) for seed in found)
 
 
 def rows(results: Sequence[Result]) -> tuple[list[Row], list[Row], dict[tuple[str, str], list[Row]]]:
@@ -53,7 +56,7 @@ def rows(results: Sequence[Result]) -> tuple[list[Row], list[Row], dict[tuple[st
         groups.setdefault((result.task, result.policy), []).append(result)
     swept = {}
     for key in list(groups):
-        values = {result.metrics.get(SWEPT) for result in groups[key]} - {None}
+        values = {run.metrics[SWEPT] for run in groups[key] if run.metrics.get(SWEPT) is not None}
         if len(values) > 1:
             runs = groups.pop(key)
             chosen = {value: [run for run in runs if run.metrics.get(SWEPT) == value] for value in sorted(values)}
@@ -156,8 +159,10 @@ def over_tasks(table: Sequence[Row]) -> list[tuple[str, int, str, str]]:
             scores.append([(run - worst) / (best - worst) for run in _returns(row, "add_on")])
         priors = {row.task: _returns(row, "add_on") for row in table if row.policy == prior}
         pairs = [(_returns(row, "add_on"), priors[row.task]) for row in chosen if row.task in priors]
-        improved = probability_of_improvement(*map(list, zip(*pairs, strict=True))) if pairs else None
-        text = "–" if improved is None else estimate_text(improved, "probability")
+        text = "–"
+        if pairs:
+            improved = probability_of_improvement([own for own, _ in pairs], [other for _, other in pairs])
+            text = estimate_text(improved, "probability")
         aggregated.append((policy, len(chosen), estimate_text(stratified_interval(scores), "score"), text))
     return aggregated
 
