@@ -62,11 +62,12 @@ def write_run_report(folder: Path) -> Path:
         task, row = about["paper"]
         columns["paper"] = paper_row(ENVIRONMENTS[task], row)
     known = {name: summary for name, summary in columns.items() if summary is not None}
+    rows = results_rows(list(known.values()), about["metric"])
     text = render(
         "run.html.j2",
         title=about["title"],
         columns=list(known),
-        rows=results_rows(list(known.values()), about["metric"]),
+        rows=[(label, [cell.replace("-", "−") for cell in cells]) for label, cells in rows],
         paper=None if about["paper"] is None else about["paper"][1],
         prior=prior is not None,
         curves=[svg(curve_panel(history, prior, name), f"curve-{name}") for name in RETURNS if len(history) > 1],
