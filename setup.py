@@ -16,7 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.10",
     packages=find_packages(include=["rql_lightning", "rql_lightning.*"]),
-    package_data={"rql_lightning": ["py.typed", "pretrained/*", "reproduce/*.csv"]},
+    package_data={"rql_lightning": ["py.typed", "pretrained/*", "reporting/*.csv", "reporting/html/templates/*"]},
     install_requires=[
         "torch>=2.6",
         "tensordict>=0.14,<0.15",
@@ -27,9 +27,11 @@ setup(
         "numba>=0.61",
         "jsonargparse[signatures]>=4.53,<5",
         "numpy>=1.26",
+        "scipy>=1.15",
         "tensorboard>=2.18",
         "matplotlib>=3.8",
         "pillow>=10",
+        "jinja2>=3.1",
         "rich>=13",
     ],
     extras_require={

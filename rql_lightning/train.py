@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from rql_lightning.callbacks import (
     FrameProgressBar,
     PlanCallback,
     RunFolder,
+    RunReport,
     Stopped,
     TrainingMonitor,
     VideoCallback,
@@ -98,6 +100,7 @@ class CommandLine(LightningCLI):
     def __init__(self, args: ArgsType, **settings: Any) -> None:
         words = sys.argv[1:] if args is None else args
         self._first_word = words[0] if isinstance(words, list) and words else None
+        self._words = [str(word) for word in words] if isinstance(words, list) else None
         super().__init__(args=args, **settings)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static, and called on self
@@ -178,10 +181,13 @@ class CommandLine(LightningCLI):
         plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins] if trainer.plugins else []
         kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         try:
-            return super().instantiate_trainer(**kwargs)
+            created = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, TypeError, ValueError) as error:
             self.run.release()
             raise ConfigurationError(f"trainer: {' '.join(str(error).split())}") from error
+        command = None if self._words is None else shlex.join(["python", "-m", "rql_lightning.train", *self._words])
+        created.callbacks.append(RunReport(command))  # type: ignore[attr-defined]  # behind all that it reports
+        return created
 
     def _check_before_running(self, trainer: Any) -> None:
         require(not trainer.barebones, "trainer.barebones", True, "false: a run evaluates, logs and saves")

@@ -1,4 +1,4 @@
-"""Callbacks: evaluation, checkpoints, speed and progress, all in environment frames; videos and plans."""
+"""Callbacks: evaluation, checkpoints, speed and progress, all in environment frames; videos, plans, report."""
 
 from rql_lightning.callbacks.checkpoint import AtomicCheckpointIO, FrameCheckpoint
 from rql_lightning.callbacks.demonstrations import DEMONSTRATION_SEEDS, DemonstrationWriter
@@ -7,6 +7,7 @@ from rql_lightning.callbacks.monitor import TrainingMonitor
 from rql_lightning.callbacks.plans import PlanCallback
 from rql_lightning.callbacks.progress import FrameProgressBar
 from rql_lightning.callbacks.run_folder import RunFolder, run_folder
+from rql_lightning.callbacks.run_report import RunReport
 from rql_lightning.callbacks.signals import Stopped
 from rql_lightning.callbacks.videos import VideoCallback
 
@@ -19,6 +20,7 @@ __all__ = [
     "FrameProgressBar",
     "PlanCallback",
     "RunFolder",
+    "RunReport",
     "Stopped",
     "TrainingMonitor",
     "VideoCallback",

@@ -20,6 +20,7 @@ from rql_lightning.callbacks.report import (
     log_summary,
     print_summaries,
     report_model,
+    write_curves,
     write_summary,
 )
 from rql_lightning.callbacks.run_folder import run_folder
@@ -280,6 +281,7 @@ class EvaluationCallback(pl.Callback):
             draw_distribution(trainer, self._prior_pictured, mine.pictured)
         if fitted:
             self.history.append({**summary, "frames": pl_module.frames})
+            write_curves(trainer, self.history)
             log_final(trainer, summary)
             if self.figures:
                 draw_curves(trainer, self.history, self.prior_summary)

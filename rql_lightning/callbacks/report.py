@@ -14,7 +14,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rql_lightning.callbacks.run_folder import report_failure, run_folder, writing
 from rql_lightning.reporting.console import console, print_line
 from rql_lightning.reporting.figures import curves_figure, distribution_figure
-from rql_lightning.reporting.metrics import write_metrics
+from rql_lightning.reporting.histograms import histograms, write_histograms
+from rql_lightning.reporting.metrics import write_history, write_metrics
 from rql_lightning.reporting.tables import results_table
 
 if TYPE_CHECKING:
@@ -47,6 +48,22 @@ def write_summary(trainer: pl.Trainer, name: str, content: Summary) -> Path:
         with writing(path):
             write_metrics(content, path)
     return path
+
+
+def write_curves(trainer: pl.Trainer, history: list[dict[str, Any]]) -> None:
+    """Write the learning curves as numbers into the run's folder, on rank 0 only.
+
+    Args:
+        trainer: Trainer of the run.
+        history: Summaries in the order of their ``frames``.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    path = run_folder(trainer) / "learning_curves.json"
+    if trainer.is_global_zero:
+        with writing(path):
+            write_history(history, path)
 
 
 def log_summary(pl_module: Algorithm, summary: Summary) -> None:
@@ -115,7 +132,13 @@ def draw_distribution(trainer: pl.Trainer, prior: np.ndarray, policy: np.ndarray
     if len(policy) > 0 and data.customization.pictured is not None:
         label = data.customization.pictured[0]
         samples = ({"prior": prior} if len(prior) else {}) | {"policy": policy}
-        save_figure(trainer, "distribution", lambda: distribution_figure(samples, label))
+
+        def draw() -> Figure:
+            content = histograms(samples, label)
+            write_histograms(content, run_folder(trainer) / "distribution.json")
+            return distribution_figure(content)
+
+        save_figure(trainer, "distribution", draw)
 
 
 def draw_curves(trainer: pl.Trainer, history: list[dict[str, Any]], prior: Summary | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,32 @@ def write_metrics(content: Mapping[str, Any], path: Path) -> None:
         content: Numbers, strings and ``None`` by name.
         path: Target.
     """
+    _write({key: _spelled(value) for key, value in content.items()}, path)
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Read a file written by :func:`write_metrics`."""
+    return _parsed(json.loads(path.read_text(encoding="utf-8")))
+
+
+def write_history(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write the summaries of a run's evaluations, atomically, with numbers spelled as in :func:`write_metrics`.
+
+    Args:
+        history: Summaries in the order of their ``frames``.
+        path: Target.
+    """
+    _write([{key: _spelled(value) for key, value in entry.items()} for entry in history], path)
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Read a file written by :func:`write_history`."""
+    return [_parsed(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _write(content: Any, path: Path) -> None:
     beside = path.with_name(f".{path.name}.tmp")
-    text = json.dumps({key: _spelled(value) for key, value in content.items()}, indent=2, allow_nan=False)
+    text = json.dumps(content, indent=2, allow_nan=False)
     try:
         beside.write_text(text + "\n", encoding="utf-8")
         os.replace(beside, path)
@@ -31,9 +55,7 @@ def write_metrics(content: Mapping[str, Any], path: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
-    """Read a file written by :func:`write_metrics`."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+def _parsed(content: Mapping[str, Any]) -> dict[str, Any]:
     return {key: float(value) if value in _SPELLED else value for key, value in content.items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -30,15 +30,40 @@ def results_table(title: str, columns: Mapping[str, Mapping[str, Any]], metric: 
     table.add_column("")
     for name in columns:
         table.add_column(name, justify="right")
-    names = ["success_rate", "basic_return", "add_on_return", "total_return"]
-    for name in [*names, *([metric] if metric else []), "episode_length_mean", "kl_to_prior"]:
-        label = _LABELS.get(name, name.replace("_", " "))
-        table.add_row(label, *(_cell(name, summary) for summary in columns.values()))
-    table.add_row("episodes", *(f"{summary.get('episodes', '–')}" for summary in columns.values()))
+    for label, cells in results_rows(list(columns.values()), metric):
+        table.add_row(label, *cells)
     return table
 
 
-def _cell(name: str, summary: Mapping[str, Any]) -> str:
+def results_rows(summaries: Sequence[Mapping[str, Any]], metric: str | None) -> list[tuple[str, list[str]]]:
+    """Labels and cells of :func:`results_table`.
+
+    Args:
+        summaries: One per column, with the keys of ``metrics.json``; missing values are shown as "–".
+        metric: Name of the task's metric, or ``None``.
+    """
+    names = ["success_rate", "basic_return", "add_on_return", "total_return"]
+    names += [*([metric] if metric else []), "episode_length_mean", "kl_to_prior"]
+    rows = [(quantity(name), [cell(name, summary) for summary in summaries]) for name in names]
+    return [*rows, ("episodes", [f"{summary.get('episodes', '–')}" for summary in summaries])]
+
+
+def quantity(name: str) -> str:
+    """Return the name of a quantity as people read it.
+
+    Args:
+        name: Key of ``metrics.json``, without ``_mean``.
+    """
+    return _LABELS.get(name, name.replace("_", " "))
+
+
+def cell(name: str, summary: Mapping[str, Any]) -> str:
+    """Return a statistic as people read it, with its standard deviation if there is one.
+
+    Args:
+        name: Key of ``metrics.json``, without ``_mean``.
+        summary: Values by key; a missing one is shown as "–".
+    """
     value = summary.get(name, summary.get(f"{name}_mean"))
     if value is None:
         return "–"

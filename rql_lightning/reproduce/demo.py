@@ -53,9 +53,9 @@ def show(run: Path, seconds: float) -> None:
         seconds: Duration of the run in seconds.
     """
     from rql_lightning.loading import load_policy
+    from rql_lightning.reporting.paper import paper_row
     from rql_lightning.reporting.tables import results_table
     from rql_lightning.reporting.videos import multiple_exposure, record_frames, save_gif, side_by_side
-    from rql_lightning.reproduce.paper import paper_row
 
     prior, policy = load_policy(PRIOR), load_policy(run / "checkpoints" / "last.ckpt")
     summaries = {

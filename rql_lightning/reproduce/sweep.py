@@ -134,8 +134,9 @@ def _aggregate(column: list[float | None]) -> str:
     values = [value for value in column if value is not None]
     if len(values) < len(column):
         return "–"
-    estimate, low, high = bootstrap_interval(values)
-    return f"{_format(estimate)} [{_format(low)}, {_format(high)}]"
+    estimate = bootstrap_interval(values)
+    interval = f" [{_format(estimate.low)}, {_format(estimate.high)}]" if estimate.has_interval else ""
+    return f"{_format(estimate.value)}{interval}"
 
 
 if __name__ == "__main__":

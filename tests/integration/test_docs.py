@@ -30,7 +30,7 @@ def test_python_blocks_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "example"}
     exec(compile(code, "example", "exec"), namespace)
-    assert {"action", "observation", "parking"} & namespace.keys(), "it came to its end"
+    assert {"action", "observation", "parking", "page"} & namespace.keys(), "it came to its end"
     if "register_task" in code or "load_policy" in code:
         assert namespace["action"] in (0, 1)
     if "trainer" in namespace:  # the wish is granted in part, and the pole still balances for all of the 500 steps

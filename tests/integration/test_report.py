@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rql_lightning.callbacks import FrameCheckpoint, evaluation, report, videos
+from rql_lightning.callbacks import FrameCheckpoint, evaluation, report, run_report, videos
 from rql_lightning.checkpoints import read_checkpoint
 
 PLAIN = str(Path(__file__).parents[2] / "configs/cartpole/rl_prior.yaml")
@@ -18,7 +18,9 @@ SHORT += ["--data.env_kwargs={max_episode_steps: 30}"]
 
 
 def assert_all_written(run: Any, but: str = "") -> None:
-    expected = {"checkpoints/last.ckpt", "metrics.json", "learning_curves.png", "distribution.png"} - {but}
+    expected = {"checkpoints/last.ckpt", "metrics.json", "learning_curves.png", "distribution.png", "report.html"} - {
+        but
+    }
     assert all((run.folder() / name).is_file() for name in expected)
     assert read_checkpoint(run.checkpoint())["rql_lightning"]["frames"] == 256
 
@@ -41,8 +43,24 @@ def test_the_order_of_the_closing_report(run, monkeypatch):
     watch(report, "curves_figure", "draw")
     watch(report, "results_table", "print")
     watch(videos, "record_frames", "film")
+    watch(run_report, "write_run_report", "report")
     run("fit", *SHORT, "--evaluation.figures=true", "--video.episodes=1", "--checkpoint.every_n_frames=1000")
-    assert list(dict.fromkeys(stages)) == ["save", "evaluate", "write", "draw", "print", "film"]
+    assert list(dict.fromkeys(stages)) == ["save", "evaluate", "write", "draw", "print", "film", "report"]
+
+
+def test_the_report_shows_the_run_and_how_it_was_made(run):
+    run("fit", *SHORT, "--evaluation.figures=true", "--video.episodes=1")
+    page = (run.folder() / "report.html").read_text(encoding="utf-8")
+    assert "CartPole-v0: residual_soft_q, version_0" in page and "python -m rql_lightning.train fit " in page
+    assert page.count("<svg") == 4 and ("data:video/mp4" in page or "data:image/gif" in page)
+    run("test", *SHORT, "--evaluation.figures=true", f"--ckpt_path={run.checkpoint()}")
+    page = (run.folder() / "report.html").read_text(encoding="utf-8")
+    assert "python -m rql_lightning.train fit " in page and "python -m rql_lightning.train test " in page
+
+
+def test_no_report_without_figures(run):
+    run("fit", *SHORT, "--evaluation.figures=false")
+    assert (run.folder() / "learning_curves.json").is_file() and not (run.folder() / "report.html").exists()
 
 
 @pytest.mark.parametrize("stop", ["max_steps=2", "max_time=00:00:00:02", "limit_train_batches=2"])
@@ -75,6 +93,7 @@ def test_an_environment_that_cannot_be_filmed_is_refused_before_it_is_trained_on
         (videos, "record_frames", "video of episode 1000000 failed: no light", ""),
         (report, "curves_figure", "figure learning_curves failed: no light", "learning_curves.png"),
         (report, "distribution_figure", "figure distribution failed: no light", "distribution.png"),
+        (run_report, "write_run_report", "report failed: no light", "report.html"),
     ],
 )
 def test_a_late_failure_loses_nothing_and_shows_in_the_exit_code(

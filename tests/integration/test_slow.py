@@ -107,7 +107,7 @@ def test_an_installed_package_brings_its_policies(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(unpacked)
     code = (
-        "import rql_lightning, rql_lightning.reproduce.paper as paper; from pathlib import Path;"
+        "import rql_lightning, rql_lightning.reporting.paper as paper; from pathlib import Path;"
         "assert Path(rql_lightning.__file__).is_relative_to(Path.cwd());"
         "print(rql_lightning.load_policy('pretrained:cartpole-rl').act([0.0, 0.0, 0.1, 0.0]));"
         "print(paper.paper_row('CartPole', 'RL Customized')['basic_return_mean'])"

@@ -10,6 +10,7 @@ import pytest
 
 from rql_lightning.evaluation import COLUMNS, Episodes
 from rql_lightning.reporting.figures import distribution_figure
+from rql_lightning.reporting.histograms import histograms
 from rql_lightning.reporting.metrics import read_metrics, write_metrics
 from rql_lightning.reporting.tables import number
 
@@ -52,7 +53,7 @@ def test_numbers_as_people_read_them():
 
 @pytest.mark.parametrize("values", [[3.0], [1e6, 1e6], [0.0, 1e-300]])
 def test_histograms_of_narrow_distributions(values, tmp_path):
-    figure = distribution_figure({"prior": np.array(values), "policy": np.array(values)}, "x")
+    figure = distribution_figure(histograms({"prior": np.array(values), "policy": np.array(values)}, "x"))
     figure.savefig(tmp_path / "x.png")
     left, right = figure.axes[0].get_xlim()
     assert left <= min(values) and max(values) <= right and left < right

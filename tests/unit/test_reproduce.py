@@ -9,9 +9,9 @@ from PIL import Image
 from rich.console import Console
 
 from rql_lightning import load_policy
+from rql_lightning.reporting.paper import paper_row
 from rql_lightning.reporting.tables import results_table
 from rql_lightning.reporting.videos import multiple_exposure, record_frames, save_gif, save_mp4, side_by_side
-from rql_lightning.reproduce.paper import paper_row
 from rql_lightning.reproduce.statistics import bootstrap_interval, interquartile_mean
 from rql_lightning.reproduce.sweep import results_over_seeds
 
