@@ -37,6 +37,12 @@ setup(
         "flows": ["zuko>=1.4,<2"],
         "video": ["av>=14"],
         "bench-jax": ["sbx-rl>=0.20"],
+        "docs": [
+            "mkdocs>=1.6,<2",
+            "mkdocs-material>=9.6,<10",
+            "mkdocstrings[python]>=1,<2",
+            "latex2mathml>=3.78,<4",
+        ],
         "dev": [
             "minari[hdf5]>=0.5.3,<0.6",
             "zuko>=1.4,<2",
