@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 # MathML leaves no space around the names of functions, except by those of brackets.
 BEFORE = re.compile(r"(?:(?<=</mi>)|(?<=</mover>))(?=<mi>log</mi>)")
-AFTER = re.compile(r"(?<=<mi>log</mi>)(?!<mo|<mrow><mo)")
+AFTER = re.compile(r"(?<=<mi>log</mi>)(?!<mo[ >]|<mrow><mo[ >])")
 SPACE = '<mspace width="0.17em"/>'
 
 
