@@ -27,8 +27,13 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
+TRAINED = ("tutorials/environment.md", "tutorials/add_on_reward.md")  # in ten to twenty seconds each
 PYTHON = [
-    pytest.param(code, id=f"{page.relative_to(ROOT).as_posix()}-{i}")
+    pytest.param(
+        code,
+        id=f"{page.relative_to(ROOT).as_posix()}-{i}",
+        marks=[pytest.mark.slow] if page in [DOCS / name for name in TRAINED] else [],
+    )
     for page in PAGES
     for i, code in enumerate(blocks(page, "python"))
 ]
