@@ -1,13 +1,13 @@
 # Every command of this project; each sets up what it needs.
 PYTHON ?= python3
 BIN = .venv/bin
-SOURCES = rql_lightning tests benchmarks setup.py
+SOURCES = rql_lightning tests benchmarks docs setup.py
 FAST_TESTS = $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 # NumPy ignores the names of features that a processor lacks.
 AVX512 = AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4
 
 .PHONY: setup demo test test-slow test-portable test-oldest test-avx2 test-shuffled
-.PHONY: format lint type check docs bench clean
+.PHONY: format lint type check docs test-docs bench clean
 
 setup: .venv/ready
 
@@ -57,8 +57,15 @@ lint: setup
 type: setup
 	$(BIN)/mypy
 
-docs: setup  ## every command and code block of the docs, run
-	$(BIN)/python -m pytest tests/integration/test_docs.py
+docs: .venv/docs-ready  ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+.venv/docs-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+test-docs: setup  ## every command and code block of the docs, run; the site, once `make docs` has been run
+	$(BIN)/python -m pytest tests/integration/test_docs.py tests/integration/test_site.py
 
 check: lint type test
 
@@ -69,4 +76,4 @@ bench: setup  ## against Stable-Baselines3 and highway-env, some twenty minutes
 	$(BIN)/python benchmarks/mcts.py
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,11 +20,13 @@ from pathlib import Path
 
 from rql_lightning.errors import RqlError, require
 from rql_lightning.reporting.console import command, console, print_line
+from rql_lightning.reproduce.collection import collected
 from rql_lightning.reproduce.engines import Engine, LocalEngine, RayEngine, SlurmEngine
 from rql_lightning.reproduce.execution import Outcome, execute, failures, plan_table
 from rql_lightning.reproduce.experiments import EXPERIMENTS, POLICIES, TASKS
 from rql_lightning.reproduce.jobs import is_finished
 from rql_lightning.reproduce.plan import Plan
+from rql_lightning.reproduce.report import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,6 +84,9 @@ def _run(arguments: argparse.Namespace, words: str) -> None:
         _show(plan, out, arguments.jobs)
         return
     outcome = execute(plan, out, _engine(arguments, out), arguments.force)
+    results = collected(plan, out)
+    if results:
+        print_line(f"report: {write_report(results, out, arguments.experiment, words)}")
     _conclude(outcome, out)
 
 

@@ -6,12 +6,12 @@ disk says what is left to do: an engine may die, and another one go on.
 
 from __future__ import annotations
 
-import importlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 from rql_lightning.errors import ConfigurationError
+from rql_lightning.reproduce.extras import required
 from rql_lightning.reproduce.jobs import run_job, stop_running
 
 ATTEMPTS = 3
@@ -128,16 +128,3 @@ class RayEngine:
         """Cancel the tasks."""
         for reference in self.references:
             self.ray.cancel(reference)
-
-
-def required(module: str, extra: str) -> Any:
-    """Import an optional package.
-
-    Raises:
-        ConfigurationError: If it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        expected = f"expected it to be: pip install 'rql-lightning[{extra}]'"
-        raise ConfigurationError(f"--engine {extra}: found the package {module} not installed, {expected}") from error

@@ -235,8 +235,8 @@ def omega_sweep(tasks: Sequence[str], policies: Sequence[str], seeds: Iterable[i
             for factor in OMEGAS:
                 weight = f"{value * float(factor):g}"
                 settings = {"model.omega_prime": weight, "model.alpha_hat": weight}
-                label, name = f"_omega={weight}", f"RL Customized, omega_prime={weight}"
-                jobs.append(make.job(make.task.customise, name, settings, what="customise", label=label))
+                label = f"_omega={weight}"
+                jobs.append(make.job(make.task.customise, "RL Customized", settings, what="customise", label=label))
             parts.append(jobs)
     return joined("omega_sweep", command, parts)
 

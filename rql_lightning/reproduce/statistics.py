@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import bootstrap, trim_mean
+
+from rql_lightning.reproduce.extras import required
 
 CONFIDENCE = 0.95
 QUARTER = 0.25
@@ -28,7 +29,7 @@ class Estimate(NamedTuple):
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
     """Mean without the lowest and highest quarter (rounded down) of the last axis; ``[..., n]`` → ``[...]``."""
-    return trim_mean(scores, QUARTER, axis=-1)
+    return _scipy().trim_mean(scores, QUARTER, axis=-1)
 
 
 def bootstrap_interval(scores: Sequence[float], resamples: int = 10_000, seed: int = 0) -> Estimate:
@@ -60,7 +61,7 @@ def stratified_interval(scores: Sequence[Sequence[float]], resamples: int = 10_0
     """
 
     def pooled(*strata: np.ndarray, axis: int = -1) -> Any:
-        return trim_mean(np.concatenate(strata, axis=axis), QUARTER, axis=axis)
+        return _scipy().trim_mean(np.concatenate(strata, axis=axis), QUARTER, axis=axis)
 
     return _bootstrapped(pooled, scores, resamples, seed)
 
@@ -108,13 +109,22 @@ def _bootstrapped(
         value = float(statistic(*samples))
     if any(len(sample) < 2 or not np.isfinite(sample).all() for sample in samples):
         return Estimate(value, math.nan, math.nan)
-    interval = bootstrap(
-        samples,
-        statistic,
-        n_resamples=resamples,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    interval = (
+        _scipy()
+        .bootstrap(
+            samples,
+            statistic,
+            n_resamples=resamples,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            vectorized=True,
+            rng=np.random.default_rng(seed),
+        )
+        .confidence_interval
+    )
     return Estimate(value, float(interval.low), float(interval.high))
+
+
+def _scipy() -> Any:
+    """Return ``scipy.stats``, of an extra: where SciPy is installed, Lightning takes a second longer to import."""
+    return required("scipy.stats", "reproduce")

@@ -20,7 +20,7 @@ from rql_lightning.reproduce.sweep import main as sweep
 from rql_lightning.train import main
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/imitation.md"
+PAGES = [ROOT / "docs/tutorials/demonstrations.md", ROOT / "docs/imitation.md"]
 EVALUATION = ["--evaluation.episodes=3", "--evaluation.episodes_during_fit=2", "--evaluation.figures=false"]
 EVALUATION += ["--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
 COLLECTED = ["--data.num_envs=8", "--data.frames_per_batch=64", "--data.total_frames=512", "--data.warm_up_frames=64"]
@@ -119,7 +119,7 @@ def test_every_command_of_the_tutorial_runs_in_its_order(tmp_path, monkeypatch, 
     """On small budgets, and on the files that the commands before it have written."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
-    text = PAGE.read_text(encoding="utf-8")
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     lines = [
         line
         for block in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from rql_lightning.errors import ConfigurationError, OutputError
+from rql_lightning.reporting.paper import paper_row
 from rql_lightning.reproduce import __main__ as reproduce
 from rql_lightning.reproduce.execution import execute, failures, plan_table
 from rql_lightning.reproduce.experiments import EXPERIMENTS, POLICIES, TASKS, table1
 from rql_lightning.reproduce.jobs import folder_of, is_finished, locked, read_state
-from rql_lightning.reproduce.paper import paper_row
 from rql_lightning.reproduce.plan import Job, Plan, Row, joined, read_plan
 
 ROOT = Path(__file__).parents[2]
