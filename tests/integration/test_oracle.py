@@ -206,22 +206,20 @@ def test_every_likely_mistake_is_twice_the_bound_away(seed):
 # -- greedy customization --------------------------------------------------------------------------------------------
 
 
-GREEDY = pytest.mark.parametrize(("seed", "kl_weight", "alpha_hat"), [(58, 0.4, 0.2), (113, 0.6, 0.3)])
+# Of 150 random MDPs, one where likely mistakes are far away; the learnt policies of five seeds were within 0.02.
+GREEDY_MDP, KL_WEIGHT, GREEDY_ALPHA_HAT = Mdp(113), 0.6, 0.3
 
 
-@GREEDY
-def test_deep_greedy_soft_q_learning_finds_the_exact_greedy_policy(fit, task, seed, kl_weight, alpha_hat):
-    mdp = Mdp(seed)
-    algorithm = GreedySoftQLearning(function_prior(mdp), kl_weight, alpha_hat, **LEARNER)
-    learnt = learn(fit, algorithm, task(mdp), "add_on")
-    assert distance(learnt, mdp.greedy(kl_weight, alpha_hat)) < BOUND
-    assert distance(learnt, mdp.residual(kl_weight, alpha_hat)) > 10 * BOUND
+def test_deep_greedy_soft_q_learning_finds_the_exact_greedy_policy(fit, task):
+    algorithm = GreedySoftQLearning(function_prior(GREEDY_MDP), KL_WEIGHT, GREEDY_ALPHA_HAT, **LEARNER)
+    learnt = learn(fit, algorithm, task(GREEDY_MDP), "add_on")
+    assert distance(learnt, GREEDY_MDP.greedy(KL_WEIGHT, GREEDY_ALPHA_HAT)) < BOUND
+    assert distance(learnt, GREEDY_MDP.residual(KL_WEIGHT, GREEDY_ALPHA_HAT)) > 10 * BOUND
 
 
-@GREEDY
-def test_every_likely_mistake_of_greedy_customization_is_twice_the_bound_away(seed, kl_weight, alpha_hat):
-    mdp, temperature = Mdp(seed), alpha_hat + kl_weight
-    exact, log_prior = mdp.greedy(kl_weight, alpha_hat), np.log(mdp.prior)
+def test_every_likely_mistake_of_greedy_customization_is_twice_the_bound_away():
+    mdp, kl_weight, alpha_hat = GREEDY_MDP, KL_WEIGHT, GREEDY_ALPHA_HAT
+    temperature, log_prior, exact = alpha_hat + kl_weight, np.log(mdp.prior), mdp.greedy(kl_weight, alpha_hat)
 
     def policy_of(q: np.ndarray) -> np.ndarray:
         weights = np.exp((q + kl_weight * log_prior) / temperature)
