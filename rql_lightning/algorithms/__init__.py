@@ -1,6 +1,6 @@
 """LightningModules, one per algorithm."""
 
-from rql_lightning.algorithms.ablations import GreedyCustomization, KLRewardSAC, PriorLikelihoodSAC
+from rql_lightning.algorithms.ablations import GreedyCustomization, GreedySoftQLearning, KLRewardSAC, PriorLikelihoodSAC
 from rql_lightning.algorithms.base import Algorithm
 from rql_lightning.algorithms.behavior_cloning import BehaviorCloning
 from rql_lightning.algorithms.dynamics_learning import DynamicsEnsemble
@@ -20,6 +20,7 @@ __all__ = [
     "DynamicsEnsemble",
     "FrozenPolicy",
     "GreedyCustomization",
+    "GreedySoftQLearning",
     "IQLearn",
     "IQLearnSAC",
     "KLRewardSAC",

@@ -1,6 +1,7 @@
 """Three alternative ways to customise a prior (section 5.4, Appendix F), which the paper argues against.
 
-Each is a :class:`~rql_lightning.algorithms.ResidualSAC` that uses the prior's log-likelihood in a different place.
+Each is a :class:`~rql_lightning.algorithms.ResidualSAC`, or for discrete actions a
+:class:`~rql_lightning.algorithms.ResidualSoftQLearning`, that uses the prior's log-likelihood in a different place.
 Networks, data, options and budget are the same, so that a comparison isolates this one difference. The weight of the
 prior's log-likelihood (λ in Eq. 15, β in Eq. 18, ω′ in Appendix F.3) is ``omega_prime`` in all of them.
 """
@@ -8,19 +9,41 @@ prior's log-likelihood (λ in Eq. 15, β in Eq. 18, ω′ in Appendix F.3) is ``
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import torch
 from torch import Tensor
 
 from rql_lightning import functional
 from rql_lightning.algorithms.base import Minibatch
 from rql_lightning.algorithms.residual_sac import ResidualSAC
+from rql_lightning.algorithms.residual_soft_q import ResidualSoftQLearning
 from rql_lightning.algorithms.sac import SoftActorCritic
 from rql_lightning.algorithms.sac_terms import Coefficients, Sample
+from rql_lightning.policies import SoftQPolicy
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
+
+
+class GreedySoftQLearning(ResidualSoftQLearning):
+    """Greedy reward decomposition (Eq. 15 to 17) for discrete actions: :class:`GreedyCustomization` without an actor.
+
+    The Q-network learns the soft Q-function of the add-on reward alone under the customised policy (Eq. 16), and the
+    policy is that of Eq. 17, λ = ``omega_prime``. Its form is that of Eq. 6 at the temperature α̂ + λ, which its file
+    names ``alpha_hat``.
+    """
+
+    def make_policy(self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str) -> SoftQPolicy:
+        """Build the policy of Eq. 17."""
+        self.prior.attach(observation_space, action_space)
+        spaces, temperature = (observation_space, action_space), self.alpha_hat + self.omega_prime
+        return SoftQPolicy(*spaces, self.hidden_sizes, temperature, self.prior, self.omega_prime, task)
+
+    def next_value(self, next_q: Tensor, minibatch: Minibatch) -> Tensor:
+        """Return the inner expectation of Eq. 16 at s′, ``[...]``."""
+        return functional.greedy_value(next_q, minibatch.next_prior_parameters, self.omega_prime, self.alpha_hat)
 
 
 class GreedyCustomization(ResidualSAC):

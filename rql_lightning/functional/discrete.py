@@ -1,4 +1,4 @@
-"""Eq. 5e to 8 and 17: soft Q-functions over discrete actions, their policies, targets and losses.
+"""Eq. 5e to 8, 16 and 17: soft Q-functions over discrete actions, their policies, targets and losses.
 
 The last dimension of ``q_residual`` and ``prior_log_prob`` runs over the ``A`` actions.
 """
@@ -178,3 +178,22 @@ def greedy_policy_log_prob(q: Tensor, prior_log_prob: Tensor | None, kl_weight: 
         Normalised log-probabilities, ``[..., A]``.
     """
     return policy_log_prob(q, prior_log_prob, kl_weight, alpha_hat + kl_weight)
+
+
+def greedy_value(q: Tensor, prior_log_prob: Tensor | None, kl_weight: Weight, alpha_hat: Weight) -> Tensor:
+    r"""Return Σ_a π̃(a|s) (Q̃_R(s, a) − α̂ log π̃(a|s)), the inner expectation of Eq. 16, exactly.
+
+    π̃ is that of Eq. 17, which maximises Eq. 15 and not this expectation, so that no log Σ exp of Q̃_R equals it, unlike
+    :func:`residual_value`: the divergence from the prior shapes π̃, but is no part of the value.
+
+    Args:
+        q: Q̃_R, the soft Q-function of the add-on reward alone, ``[..., A]``.
+        prior_log_prob: log π(a|s), ``[..., A]`` (see :func:`combine_with_prior`).
+        kl_weight: λ ≥ 0, a number or ``[...]``.
+        alpha_hat: α̂ > 0, a number or ``[...]``.
+
+    Returns:
+        ``[...]``; finite where π̃ excludes actions, as 0 log 0 = 0.
+    """
+    policy = greedy_policy_log_prob(q, prior_log_prob, kl_weight, alpha_hat).exp()
+    return (policy * q).sum(dim=-1) + alpha_hat * torch.special.entr(policy).sum(dim=-1)

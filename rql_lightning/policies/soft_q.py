@@ -18,6 +18,8 @@ from rql_lightning.spaces import check_discrete
 class SoftQPolicy(Policy):
     """The policy of Eq. 6 with a Q-network; without a prior, the soft-optimal policy of Eq. 1.
 
+    With λ for ω′ and α̂ + λ for α̂ it is the policy of Eq. 17.
+
     Args:
         observation_space: Observation space, a ``Box``.
         action_space: Action space, ``Discrete``.

@@ -92,20 +92,22 @@ def test_there_are_configs():
     imitation = {"demonstrations", "behavior_cloning", "iq_learn", "gail"}
     for task in ("cartpole", "highway"):
         assert found[task] >= {"rl_prior", "residual_soft_q", "residual_soft_q_from_il", "full"} | imitation
+        assert "greedy" in found[task]
     for task in ("mountain_car", "parking"):
-        assert found[task] >= {"rl_prior", "residual_sac", "residual_sac_from_il", "full"} | imitation
-    assert found["parking"] >= ABLATIONS
+        assert found[task] >= {"rl_prior", "residual_sac", "residual_sac_from_il", "full"} | imitation | ABLATIONS
 
 
-def test_ablations_differ_from_the_residual_algorithm_in_nothing_but_the_class():
+@pytest.mark.parametrize("task", ["cartpole", "highway", "mountain_car", "parking"])
+def test_ablations_differ_from_the_residual_algorithm_in_nothing_but_the_class(task):
     """And in what the weight of the prior's log-likelihood is set to."""
-    configs = {path.stem: yaml.safe_load(path.read_text()) for path in PATHS if path.parent.name == "parking"}
-    for name in ("residual_sac", *sorted(ABLATIONS)):
+    configs = {path.stem: yaml.safe_load(path.read_text()) for path in PATHS if path.parent.name == task}
+    residual = "residual_sac" if "residual_sac" in configs else "residual_soft_q"
+    for name in (residual, *sorted(ABLATIONS & configs.keys())):
         configs[name].pop("run_name")
         configs[name]["model"].pop("class_path")
         for key in ("omega_prime", "alpha_hat"):
             configs[name]["model"]["init_args"].pop(key)
-        assert configs[name] == configs["residual_sac"], name
+        assert configs[name] == configs[residual], name
 
 
 @EACH

@@ -43,6 +43,22 @@ METRICS = {
 }
 
 
+@pytest.mark.parametrize("task", ["cartpole", "highway"])
+def test_greedy_customization_of_discrete_actions(task, request):
+    run = request.getfixturevalue("run" if task == "cartpole" else task)
+    short = [
+        "--video.episodes=0",
+        *(["--data.env_kwargs={duration: 4, vehicles_count: 8}"] if task == "highway" else []),
+    ]
+    run("fit", *short, config=str(CONFIG.parents[1] / task / "greedy.yaml"))
+    folder = run.folder(what="greedy")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["kl_to_prior"] > 0 and metrics["updates"] == 15 * 4
+    policy = rql_lightning.load_policy(folder / "checkpoints/last.ckpt")
+    weight = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]["omega_prime"]
+    assert (policy.omega_prime, policy.alpha_hat) == (weight, 2 * weight), "λ and α̂ + λ of Eq. 17, where α̂ = λ"
+
+
 def test_fit_writes_the_whole_run_folder(run, capsys):
     run("fit", "--evaluation.figures=true")
     folder = run.folder()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from rql_lightning.algorithms import ResidualSAC, ResidualSoftQLearning, SoftQLearning
+from rql_lightning.algorithms import GreedySoftQLearning, ResidualSAC, ResidualSoftQLearning, SoftQLearning
 from rql_lightning.algorithms.lifecycle import denormals_flushed
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.errors import ConfigurationError
@@ -50,6 +50,10 @@ class Residual(Detached, ResidualSoftQLearning):
     pass
 
 
+class Greedy(Detached, GreedySoftQLearning):
+    pass
+
+
 def uniform(observation: Tensor, action: Tensor) -> Tensor:
     return torch.full(action.shape, 1 / 3).log()
 
@@ -69,10 +73,10 @@ def make_batch(seed: int, count: int = K) -> TensorDict:
 
 
 class Reference:
-    """Eq. 7 and 8, one minibatch after the other, with an optimizer and a clipping of PyTorch's."""
+    """Eq. 7 with 8 or 16, one minibatch after the other, with an optimizer and a clipping of PyTorch's."""
 
     def __init__(self, algorithm: Any, omega_prime: float) -> None:
-        self.settings, self.omega_prime = algorithm, omega_prime
+        self.settings, self.omega_prime, self.greedy = algorithm, omega_prime, isinstance(algorithm, Greedy)
         self.network = copy.deepcopy(algorithm.policy.q_network)
         self.target = copy.deepcopy(algorithm.policy.q_network)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=algorithm.learning_rate)
@@ -80,9 +84,13 @@ class Reference:
         self.losses: list[float] = []
 
     def value(self, observation: Tensor, prior_log_prob: Tensor) -> Tensor:
-        alpha = self.settings.alpha_hat
-        exponent = (self.target(observation.reshape(B, 4)) + self.omega_prime * prior_log_prob) / alpha
-        return alpha * exponent.double().exp().sum(-1).log().float()
+        alpha, q = self.settings.alpha_hat, self.target(observation.reshape(B, 4)).double()
+        weighted = q + self.omega_prime * prior_log_prob
+        if self.greedy:
+            unnormalised = (weighted / (alpha + self.omega_prime)).exp()
+            policy = unnormalised / unnormalised.sum(-1, keepdim=True)
+            return (policy * (q - alpha * policy.log())).sum(-1).float()
+        return alpha * (weighted / alpha).exp().sum(-1).log().float()
 
     def update(self, minibatch: TensorDictBase) -> None:
         following, delta = minibatch["next"], self.settings.huber_delta
@@ -117,13 +125,13 @@ SETTINGS: dict[str, Any] = {"hidden_sizes": [16], "gamma": GAMMA, "learning_rate
 @pytest.mark.parametrize(("huber_delta", "max_grad_norm"), [(None, None), (1.0, 0.5)])
 @pytest.mark.parametrize("tau", [1.0, 0.3])
 @pytest.mark.parametrize("interval", [1, 3, 5, 7, 64])
-@pytest.mark.parametrize("omega_prime", [None, 0.6])
-def test_update_is_equations_7_and_8(omega_prime, interval, tau, huber_delta, max_grad_norm):
+@pytest.mark.parametrize(("omega_prime", "kind"), [(None, SoftQ), (0.6, Residual), (0.6, Greedy)])
+def test_update_is_equation_7_with_8_or_16(omega_prime, kind, interval, tau, huber_delta, max_grad_norm):
     own = {"target_update_interval": interval, "tau": tau, "huber_delta": huber_delta, "max_grad_norm": max_grad_norm}
     if omega_prime is None:
-        algorithm = SoftQ(alpha=0.7, **own, **SETTINGS).start()
+        algorithm = kind(alpha=0.7, **own, **SETTINGS).start()
     else:
-        algorithm = Residual(FunctionPrior(uniform), omega_prime, 0.7, **own, **SETTINGS).start()
+        algorithm = kind(FunctionPrior(uniform), omega_prime, 0.7, **own, **SETTINGS).start()
     reference = Reference(algorithm, omega_prime or 0.0)
     for seed in range(3):  # 21 updates: the target network's intervals reach over the batches
         metrics, batch = algorithm.update(make_batch(seed)), make_batch(seed)
@@ -136,9 +144,11 @@ def test_update_is_equations_7_and_8(omega_prime, interval, tau, huber_delta, ma
 
 
 def test_the_comparison_tells_intervals_prior_and_termination_apart():
-    def after(edit: Any = lambda batch: batch, interval: int = 3, omega_prime: float = 0.6) -> Tensor:
+    def after(
+        edit: Any = lambda batch: batch, interval: int = 3, omega_prime: float = 0.6, kind: Any = Residual
+    ) -> Tensor:
         prior = FunctionPrior(uniform)
-        algorithm = Residual(prior, omega_prime, 0.7, target_update_interval=interval, **SETTINGS).start()
+        algorithm = kind(prior, omega_prime, 0.7, target_update_interval=interval, **SETTINGS).start()
         algorithm.update(edit(make_batch(0)))
         return nn.utils.parameters_to_vector(algorithm.policy.q_network.parameters())
 
@@ -150,7 +160,8 @@ def test_the_comparison_tells_intervals_prior_and_termination_apart():
         batch["next", "terminated"] = torch.zeros(K, B, dtype=torch.bool)
         return batch
 
-    for other in (after(interval=2), after(omega_prime=0.5), after(without_prior), after(never_terminated)):
+    edited = (after(without_prior), after(never_terminated))
+    for other in (after(interval=2), after(omega_prime=0.5), after(kind=Greedy), *edited):
         assert (other - after()).abs().max() > 2e-4
     assert torch.equal(after(), after())
 

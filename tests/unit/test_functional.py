@@ -15,6 +15,7 @@ from rql_lightning.functional import (
     actor_loss,
     combine_with_prior,
     greedy_policy_log_prob,
+    greedy_value,
     policy_log_prob,
     residual_backup,
     residual_target,
@@ -331,11 +332,11 @@ def test_weights_may_be_one_per_state(seed):
     q, log_prior = random_case(seed, 4, 3)
     log_prior[0, 1] = -INF
     omega_prime, alpha_hat = tensor(0.0, 0.5, 1.0, 2.0), tensor(0.4, 0.5, 1.0, 3.0)
-    for equation in (policy_log_prob, residual_value, greedy_policy_log_prob):
+    for equation in (policy_log_prob, residual_value, greedy_policy_log_prob, greedy_value):
         found = equation(q, log_prior, omega_prime, alpha_hat)
         rows = zip(q, log_prior, omega_prime.tolist(), alpha_hat.tolist(), strict=True)
         torch.testing.assert_close(found, torch.stack([equation(*row) for row in rows]))
-        assert found.isfinite().all() or equation is not residual_value
+        assert found.isfinite().all() or equation not in (residual_value, greedy_value)
     combined = combine_with_prior(q, log_prior, omega_prime)
     assert torch.equal(combined[0], q[0]), "0 · −∞ counts as 0"
     column = combine_with_prior(q, log_prior, tensor(0.7))

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rql_lightning import functional
 from rql_lightning.algorithms import (
     GreedyCustomization,
+    GreedySoftQLearning,
     IQLearn,
     PriorLikelihoodSAC,
     ResidualSAC,
@@ -240,6 +241,7 @@ CASES: list[tuple[Any, Any, dict[str, Any]]] = [
     (SoftQLearning, BUTTONS, {"huber_delta": 0.5, "target_update_interval": 4}),
     (SoftQLearning, BUTTONS, {"huber_delta": None, "tau": 0.3, "target_update_interval": 1}),
     (ResidualSoftQLearning, BUTTONS, {"omega_prime": 0.4, "max_grad_norm": 0.1}),
+    (GreedySoftQLearning, BUTTONS, {"omega_prime": 0.4, "alpha_hat": 0.7}),
     (SoftActorCritic, MOVES, {"alpha": "auto"}),
     (SoftActorCritic, MOVES, {"alpha": 0.2, "layer_norm": True, "critic_warm_up_updates": 2}),
     (ResidualSAC, MOVES, {"omega_prime": 0.4, "alpha_hat": 0.7, "max_grad_norm": 0.1}),
@@ -298,6 +300,7 @@ def test_the_closed_form_is_taken_where_there_is_one(detach, monkeypatch):
     for algorithm, actions, expected in (
         (SoftQLearning, BUTTONS, 0),
         (Steeper, BUTTONS, 12),
+        (GreedySoftQLearning, BUTTONS, 0),
         (SoftActorCritic, MOVES, 0),
         (Cautious, MOVES, 12),
     ):

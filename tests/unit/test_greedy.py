@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,56 @@ def test_fixed_point_of_equation_16_with_the_policy_of_equation_17(seed, kl_weig
     earned = (policy * (q - alpha_hat * np.log(policy))).sum(-1)
     np.testing.assert_allclose(v, earned, rtol=0, atol=1e-9)
     np.testing.assert_allclose(q, add_on + GAMMA * transition @ earned, rtol=0, atol=1e-9)
+
+
+def test_two_steps_computed_by_hand():
+    """At λ = α̂ = ½ Eq. 17 weighs actions by exp(Q̃) √π: state 1, of prior ⅕ and ⅘, has 6 · 1 to 1 · 2.
+
+    Eq. 6 would weigh them by exp(2 Q_R) π, 36 · 1 to 1 · 4. A step earlier, staying out earns 1 at once.
+    """
+    states, half = 3, 0.5  # the last is terminal
+    prior = np.array([[0.5, 0.5], [0.2, 0.8], [0.5, 0.5]])
+    add_on, transition = np.array([[1.0, 0.0], [math.log(6), 0.0], [9.0, 9.0]]), np.zeros((states, 2, states))
+    transition[0, 0, 2] = transition[0, 1, 1] = transition[1:, :, 2] = 1
+    q, v, policy = greedy_value_iteration(prior, add_on, transition, 0.5, half, half, np.arange(states) == 2)
+    value = 0.75 * math.log(6) - half * (0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    np.testing.assert_allclose(policy[1], [0.75, 0.25], rtol=1e-12)
+    np.testing.assert_allclose(v[1:], [value, 0.0], rtol=1e-12)
+    np.testing.assert_allclose(q[0], [1.0, 0.5 * value], rtol=1e-12)
+    enters = 1 / (1 + math.exp(1.0 - 0.5 * value))
+    np.testing.assert_allclose(policy[0], [1 - enters, enters], rtol=1e-12)
+    found = functional.greedy_value(torch.from_numpy(q), torch.from_numpy(prior).log(), half, half)
+    np.testing.assert_allclose(found[:2].numpy(), v[:2], rtol=1e-12)
+    residual = residual_value_iteration(prior, add_on, transition, 0.5, half, half, np.arange(states) == 2)
+    np.testing.assert_allclose(residual[2][1], [0.9, 0.1], rtol=1e-12)
+    np.testing.assert_allclose(residual[1][1], 0.5 * math.log(8), rtol=1e-12)
+
+
+@settings(max_examples=25)
+@given(seeds, st.floats(0.05, 2.0), st.floats(0.1, 2.0))
+def test_value_of_equation_16_is_that_of_the_fixed_point_and_no_log_sum_of_exponentials(seed, kl_weight, alpha_hat):
+    transition, _, add_on, prior = random_mdp(seed)
+    q, v, _ = (
+        torch.from_numpy(a) for a in greedy_value_iteration(prior, add_on, transition, GAMMA, kl_weight, alpha_hat)
+    )
+    log_prior = torch.from_numpy(prior).log()
+    found = functional.greedy_value(q, log_prior, kl_weight, alpha_hat)
+    torch.testing.assert_close(found, v, rtol=0, atol=1e-9)
+    # The maximum over policies of that expectation, which the divergence from the prior keeps π̃ away from.
+    assert (found < functional.residual_value(q, None, 0.0, alpha_hat)).all()
+    # The maximum of Eq. 15 is the value less what the divergence costs.
+    policy = functional.greedy_policy_log_prob(q, log_prior, kl_weight, alpha_hat)
+    penalty = kl_weight * (policy.exp() * (policy - log_prior)).sum(-1)
+    maximum = functional.residual_value(q, log_prior, kl_weight, alpha_hat + kl_weight)
+    torch.testing.assert_close(found - penalty, maximum, rtol=0, atol=1e-9)
+
+
+def test_an_excluded_action_has_no_share_in_the_value():
+    q, log_prior = torch.tensor([1.0, 2.0, 50.0]), torch.tensor([0.25, 0.75, 0.0]).log()
+    found = functional.greedy_value(q, log_prior, 0.4, 0.3)
+    torch.testing.assert_close(found, functional.greedy_value(q[:2], log_prior[:2], 0.4, 0.3))
+    forgotten = functional.greedy_value(q, log_prior, 0.0, 0.3)
+    torch.testing.assert_close(forgotten, functional.residual_value(q, None, 0.0, 0.3))
 
 
 @settings(max_examples=25)

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import rql_lightning
-from rql_lightning.algorithms import ResidualSoftQLearning, SoftQLearning
+from rql_lightning.algorithms import GreedySoftQLearning, ResidualSoftQLearning, SoftQLearning
 from rql_lightning.checkpoints import resolve
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.errors import CheckpointError
+from rql_lightning.functional import greedy_policy_log_prob
 from rql_lightning.loading import build_policy, load_policy
 from rql_lightning.policies import Policy, SoftQPolicy
 from rql_lightning.priors import CheckpointPrior, FunctionPrior
@@ -194,6 +195,18 @@ def test_a_residual_policys_file_is_self_contained(fit, tmp_path):
         assert_same_behaviour(trained.prior, policy.prior)
     assert (policy.omega_prime, policy.alpha_hat, policy.hidden_sizes) == (1.3, 0.7, [8, 6])
     assert policy.describe() == trained.describe()
+
+
+def test_a_greedy_policys_file_holds_the_policy_of_equation_17(fit, tmp_path):
+    greedy = GreedySoftQLearning(CheckpointPrior(SHIPPED), omega_prime=1.3, alpha_hat=0.7, hidden_sizes=[8])
+    trained = train(fit, greedy, tmp_path / "greedy.ckpt")
+    policy = load_policy(tmp_path / "greedy.ckpt")
+    assert_same_behaviour(trained, policy)
+    observation = 0.3 * torch.randn(50, 4, generator=torch.Generator().manual_seed(3))
+    log_prior = load_policy(SHIPPED).distribution_parameters(observation)
+    expected = greedy_policy_log_prob(policy.q_values(observation), log_prior, 1.3, 0.7)
+    torch.testing.assert_close(policy.distribution_parameters(observation), expected)
+    assert policy.temperature == 2.0
 
 
 def test_a_customised_policy_can_be_customised_again(fit, tmp_path):
