@@ -76,7 +76,7 @@ def detached(algorithm: type, autograd: bool, prior: CheckpointPrior, *arguments
     learner.build(prior.policy.observation_space, prior.policy.action_space, "some/Task-v0")
     type(learner).main_optimizer = _Wrapper(learner.configure_optimizers())
     if autograd:
-        learner.in_closed_form = lambda *names: False
+        type(learner).has_closed_form = False
     return learner
 
 

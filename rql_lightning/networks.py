@@ -58,10 +58,25 @@ class Perceptron(nn.Sequential):
         into[0].copy_(torch.mm(hidden[0].T, gradient).T)
         torch.sum(gradient, 0, out=into[1])
 
+    def prepare(self) -> bool:
+        """Look the layers up anew, which are cached, and return whether the closed form is that of this network.
+
+        It is not if somebody has exchanged or frozen layers, or has registered hooks.
+        """
+        self.__dict__.pop("layers", None)
+        kinds = [nn.Linear, nn.ReLU] * (len(self) // 2) + [nn.Linear]
+        known = [type(layer) for layer in self] == kinds and len(list(self.parameters())) == len(self) + 1
+        return known and all(parameter.requires_grad for parameter in self.parameters()) and not _has_hooks(self)
+
     @cached_property
     def layers(self) -> list[tuple[Tensor, Tensor]]:
         """Weight ``[out, in]`` and bias ``[out]`` of each layer; to look them up takes longer than a ReLU."""
         return [(layer.weight, layer.bias) for layer in self if isinstance(layer, nn.Linear)]
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(each, name) for each in module.modules() for name in hooks)
 
 
 def _through_relu(gradient: Tensor, activation: Tensor) -> None:
@@ -242,6 +257,11 @@ class TwinCritic(nn.Module):
         result = _differentiate_twins(trace, gradient, self.layers[0], None, actions)
         assert result is not None
         return result
+
+    def prepare(self) -> bool:
+        """Look the layers up anew, which are cached, and return whether the closed form is that of these networks."""
+        self.__dict__.pop("layers", None)
+        return len({parameter.requires_grad for parameter in self.parameters()}) == 1 and not _has_hooks(self)
 
     @cached_property
     def layers(self) -> tuple[list[Tensor], list[Tensor]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rql_lightning.algorithms.lifecycle import Lifecycle
-from rql_lightning.algorithms.optimization import Average
+from rql_lightning.algorithms.optimization import Average, VectorOptimizer
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
@@ -64,7 +64,11 @@ class Algorithm(Lifecycle):
         annotation: Settings that decide what :meth:`annotate` adds; a replay buffer is not resumed with others.
         explored: Names of the entries that :meth:`explore` returns and the replay buffer keeps.
         noise_state: State of the exploration noise between steps, stored for exact resume.
+        closed_form: Names of the methods that compute a gradient in closed form, each followed by those that it
+            differentiates. A subclass that overrides one of these alone is differentiated by autograd.
     """
+
+    closed_form: tuple[tuple[str, ...], ...] = ()
 
     explored: tuple[str, ...] = ("action",)
     annotation: Mapping[str, Any] = MappingProxyType({})
@@ -133,28 +137,29 @@ class Algorithm(Lifecycle):
     @staticmethod
     def take_step(optimizer: Any, last: bool) -> None:
         """Make one step on the gradients assigned to a :class:`VectorOptimizer`; arguments as for :meth:`descend`."""
+        inner = optimizer.optimizer
         if last:
             optimizer.step()
-        else:
-            optimizer.optimizer.take_step()
+        elif type(inner).step is VectorOptimizer.step:
+            inner.take_step()
+        else:  # somebody's own
+            inner.step()
 
     @property
     def average(self) -> Average | None:
         """Function that averages a gradient over the ranks; ``None`` for one rank."""
         return self._average if self.trainer.world_size > 1 else None
 
-    def in_closed_form(self, gradient: str, *losses: str) -> bool:
-        """Return whether a gradient in closed form is that of the losses, so that autograd is not needed.
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether the gradients in closed form are those of the losses, so that autograd is not needed."""
+        return self.trainer.precision == "32-true" and all(self._belong(*names) for names in self.closed_form)
 
-        It is where the class that defines the gradient also defines the losses: whoever overrides a loss alone gets the
-        gradient that autograd computes.
-
-        Args:
-            gradient: Name of the method that computes the gradient.
-            losses: Names of the methods that it differentiates.
-        """
-        owners = {next(each for each in type(self).__mro__ if name in vars(each)) for name in (gradient, *losses)}
-        return len(owners) == 1 and self.trainer.precision == "32-true" and not vars(self).keys() & {*losses}
+    def _belong(self, gradient: str, *methods: str) -> bool:
+        """Return whether none of the methods is overridden below the class that defines their gradient."""
+        lineage = type(self).__mro__
+        depth = next(index for index, each in enumerate(lineage) if gradient in vars(each))
+        return not any(name in vars(each) for each in (*lineage[:depth], self) for name in methods)
 
     def _average(self, gradient: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(gradient, reduce_op="mean")

@@ -96,6 +96,8 @@ class IQLearn(InverseLearner, SoftQLearning):
         **settings: Arguments of InverseLearner, and of SoftQLearning except huber_delta.
     """
 
+    closed_form: tuple[tuple[str, ...], ...] = (("loss_gradient", "loss", "inverse_loss", "descend"),)
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(huber_delta=None, **settings)
 

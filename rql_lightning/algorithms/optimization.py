@@ -67,7 +67,7 @@ class VectorOptimizer(torch.optim.Adam):
             for vector in vectors:
                 vector.mul_(1.0 - group["lr"] * self.weight_decay)
         states = [self.state[vector] for vector in vectors]
-        if not all(states):  # which the first step allocates
+        if not all(states) or len(self.param_groups) > 1 or group["amsgrad"]:  # the first step allocates states
             super().step()
             return
         torch._foreach_add_([state["step"] for state in states], 1)
@@ -81,10 +81,10 @@ class VectorOptimizer(torch.optim.Adam):
             lr=group["lr"],
             beta1=group["betas"][0],
             beta2=group["betas"][1],
-            weight_decay=0.0,
+            weight_decay=group["weight_decay"],
             eps=group["eps"],
             amsgrad=False,
-            maximize=False,
+            maximize=group["maximize"],
         )
 
     def follow_schedule(self, remaining: float) -> None:
@@ -119,7 +119,7 @@ class VectorOptimizer(torch.optim.Adam):
     def gradients(self, group: int) -> list[Tensor]:
         """Return tensors into which to write the gradient of a group, in the shapes of its parameters."""
         if not self._views:
-            self._written = torch.cat([vector.detach() for vector in self.vectors])
+            self._written = torch.cat([torch.zeros_like(vector, requires_grad=False) for vector in self.vectors])
             self._parts = list(self._written.split([len(vector) for vector in self.vectors]))
             for part, members in zip(self._parts, self.members, strict=True):
                 pieces = part.split([each.numel() for each in members])

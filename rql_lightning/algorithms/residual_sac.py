@@ -45,6 +45,13 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
         **settings: Arguments of SoftActorCritic except alpha and start_at.
     """
 
+    closed_form: tuple[tuple[str, ...], ...] = (
+        ("gradients", "losses", "sample"),
+        ("critic_gradient", "critic_loss"),
+        ("coefficients", "next_value", "actor_loss", "weighted_prior"),
+        ("prior_log_prob_and_gradient", "prior_log_prob"),
+    )
+
     def __init__(
         self,
         prior: Prior,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,12 +28,10 @@ if TYPE_CHECKING:
     from tensordict import TensorDictBase
 
 
-CLOSED_FORM = (
-    ("gradients", "losses", "sample"),
-    ("critic_gradient", "critic_loss"),
-    ("coefficients", "next_value", "actor_loss"),
+BELOW, ABOVE = (
+    float(np.nextafter(np.float32(bound), np.float32(math.copysign(9, bound)))) for bound in LOG_SCALE_RANGE
 )
-"""Methods that gradients are computed by, each with those that it differentiates (:meth:`Algorithm.in_closed_form`)."""
+"""Bounds of the log-scale for the gradient through its clamp: that of torch.clamp is 1 at the bounds too."""
 
 
 class SoftActorCritic(Algorithm):
@@ -62,6 +61,11 @@ class SoftActorCritic(Algorithm):
     policy: SquashedGaussianPolicy
     log_alpha: Tensor
     explored = ("action", "pre_tanh")
+    closed_form: tuple[tuple[str, ...], ...] = (
+        ("gradients", "losses", "sample"),
+        ("critic_gradient", "critic_loss"),
+        ("coefficients", "next_value", "actor_loss"),
+    )
 
     def __init__(
         self,
@@ -186,14 +190,13 @@ class SoftActorCritic(Algorithm):
         optimizer, together = self.main_optimizer, self.minibatches(batch)
         rate = float(optimizer.param_groups[0]["lr"])
         noise = torch.randn(2, *together.action.shape, device=self.device).transpose(0, 1).contiguous()
-        closed, split = self._has_closed_form(), together.split()
+        closed, split = self._runs_in_closed_form(), together.split()
         steps: list[Any] = prepared(together, noise) if closed else list(zip(split, noise, strict=True))
         differentiate: Callable[..., tuple[Sample, dict[str, Tensor]]]
         differentiate = self.gradients if closed else self.gradients_by_autograd
         history: list[dict[str, Tensor]] = []
         for index, inputs in enumerate(steps, start=1):
-            groups = 1 if self.updates < self.critic_warm_up_updates else len(optimizer.optimizer.members)
-            sample, diagnostics = differentiate(inputs, optimizer, groups)
+            sample, diagnostics = differentiate(inputs, optimizer, self.updates < self.critic_warm_up_updates)
             self.take_step(optimizer, last=index == len(steps))
             self.updates += 1
             self._target_vector.lerp_(self._critic_vector, self.tau)
@@ -205,17 +208,26 @@ class SoftActorCritic(Algorithm):
         means |= self.diagnostics(split[-1], sample[: len(split[-1])])
         return {**{key: value.mean().item() for key, value in means.items()}, "learning_rate": rate}
 
-    def _has_closed_form(self) -> bool:
+    def _runs_in_closed_form(self) -> bool:
         """Return whether losses, networks and the actor's distribution are those that gradients are written out for."""
         plain = type(self.policy).location_and_log_scale is SquashedGaussianPolicy.location_and_log_scale
-        known = type(self.critic) is type(self.target_critic) is TwinCritic and type(self.policy.network) is Perceptron
-        return plain and known and all(self.in_closed_form(*pair) for pair in CLOSED_FORM)
+        groups = len(self.main_optimizer.optimizer.members) == 2 + (self.alpha == "auto")
+        twins: list[Any] = [self.critic, self.target_critic]
+        known = type(self.policy.network) is Perceptron and all(type(each) is TwinCritic for each in twins)
+        networks: list[Any] = [*twins, self.policy.network]
+        return self.has_closed_form and plain and groups and known and all(each.prepare() for each in networks)
 
     @torch.no_grad()
-    def gradients(self, inputs: Inputs, optimizer: Any, groups: int) -> tuple[Sample, dict[str, Tensor]]:
+    def gradients(self, inputs: Inputs, optimizer: Any, warming_up: bool) -> tuple[Sample, dict[str, Tensor]]:
         """Compute the gradients of :meth:`losses` in closed form, and assign them to the optimizer.
 
-        Arguments and results as for :meth:`gradients_by_autograd`, except that actions at s′ are returned too.
+        Args:
+            inputs: Transitions and noise.
+            optimizer: Lightning's wrapper of the optimizer.
+            warming_up: Whether the critics alone learn.
+
+        Returns:
+            The actions sampled at s, followed by those at s′, and what :meth:`_summarized` makes metrics of.
         """
         minibatch, states, taken, noise, parameters = inputs
         network: Any = self.policy.network
@@ -245,13 +257,13 @@ class SoftActorCritic(Algorithm):
         of_location, of_log_scale = functional.actor_gradient(
             *own, weights.entropy, prior_gradient, weights.actor_prior
         )
-        of_raw = torch.ops.aten.hardtanh_backward(of_log_scale, raw[:size], *LOG_SCALE_RANGE)
+        of_raw = torch.ops.aten.hardtanh_backward(of_log_scale, raw[:size], BELOW, ABOVE)
         gradient = torch.cat([of_location, of_raw], dim=-1)
         network.backward([each[:size] for each in hidden], gradient, written(1))
         # Temperature
         if self.alpha == "auto":
             written(2)[0].copy_(functional.temperature_gradient(own_log_prob, self.entropy_goal))
-        optimizer.optimizer.adopt(groups, self.average)
+        optimizer.optimizer.adopt(1 if warming_up else 2 + (self.alpha == "auto"), self.average)
         terms = {"q_taken": q_taken, "q_target": q_target, "q": smaller, "log_prob": own_log_prob, "alpha": alpha_hat}
         return sample, terms if prior is None else {**terms, "prior": prior}
 
@@ -277,7 +289,7 @@ class SoftActorCritic(Algorithm):
         }
 
     def gradients_by_autograd(
-        self, inputs: tuple[Minibatch, Tensor], optimizer: Any, groups: int
+        self, inputs: tuple[Minibatch, Tensor], optimizer: Any, warming_up: bool
     ) -> tuple[Sample, dict[str, Tensor]]:
         """Compute the gradients of :meth:`losses`, and assign them to the optimizer.
 
@@ -285,16 +297,17 @@ class SoftActorCritic(Algorithm):
             inputs: Transitions, ``[B]``, and standard normal noise that determines a ~ π̂(·|s) and a′ ~ π̂(·|s′),
                 ``[2, B, A]``.
             optimizer: Lightning's wrapper of the optimizer.
-            groups: Number of groups of parameters, from the first on, that learn.
+            warming_up: Whether the critics alone learn.
 
         Returns:
             The actions sampled at s, and metrics to log, of any shape and without gradient.
         """
         minibatch, noise = inputs
         losses, sample, diagnostics = self.losses(minibatch, *noise)
-        learning = list(losses.values())[:groups]
-        parameters = [parameter for group in optimizer.optimizer.members[:groups] for parameter in group]
-        optimizer.optimizer.differentiate(sum(learning[1:], learning[0]), parameters, self.average)
+        members = optimizer.optimizer.members[:1] if warming_up else optimizer.optimizer.members
+        loss = losses["critic"] if warming_up else torch.stack(list(losses.values())).sum()
+        parameters = [parameter for group in members for parameter in group]
+        optimizer.optimizer.differentiate(loss, parameters, self.average)
         return sample, diagnostics
 
     def losses(

@@ -100,4 +100,6 @@ def sampled(location: Tensor, log_scale: Tensor, noise: Tensor) -> Sample:
     """Return the sample that location and log-scale of u, and noise, determine; ``[B, A]`` each."""
     scale = log_scale.exp()
     squashed = functional.squash(torch.addcmul(location, scale, noise))
-    return Sample(squashed, functional.reparameterised_log_prob(noise, squashed.log_two_cosh, log_scale), scale)
+    return Sample(
+        squashed, functional.reparameterised_log_prob(noise, log_scale, log_two_cosh=squashed.log_two_cosh), scale
+    )

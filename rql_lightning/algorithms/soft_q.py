@@ -13,7 +13,7 @@ from torch import Tensor
 from rql_lightning import functional
 from rql_lightning.algorithms.base import Algorithm, Minibatch
 from rql_lightning.algorithms.hyperparameters import Schedule, check_hyperparameters, check_number
-from rql_lightning.algorithms.optimization import VectorOptimizer, share_memory
+from rql_lightning.algorithms.optimization import VectorOptimizer
 from rql_lightning.networks import Perceptron
 from rql_lightning.policies import SoftQPolicy
 
@@ -45,6 +45,7 @@ class SoftQLearning(Algorithm):
     """
 
     policy: SoftQPolicy
+    closed_form: tuple[tuple[str, ...], ...] = (("loss_gradient", "loss", "descend"),)
 
     def __init__(
         self,
@@ -98,6 +99,8 @@ class SoftQLearning(Algorithm):
     def loss_gradient(self, q_values: Tensor, q_target: Tensor, taken: Tensor, minibatch: Minibatch) -> Tensor:
         """Return the gradient of :meth:`loss` with respect to the Q-values of all actions, ``[B, A]``.
 
+        A class that defines it has a :meth:`loss` that also takes k minibatches ``[k, B]`` and returns their mean.
+
         Args:
             q_values: Q of all actions, ``[B, A]``.
             q_target: Targets of Eq. 8, ``[B, 1]``.
@@ -120,10 +123,7 @@ class SoftQLearning(Algorithm):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Create an Adam optimizer for the Q-network."""
         groups = [self.policy.q_network.parameters()]
-        optimizer = VectorOptimizer(groups, self.learning_rate, self.learning_rate_schedule, self.max_grad_norm)
-        self._target_vector = share_memory(list(self.target_network.parameters())).detach()
-        self._q_vector = optimizer.vectors[0].detach()
-        return optimizer
+        return VectorOptimizer(groups, self.learning_rate, self.learning_rate_schedule, self.max_grad_norm)
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:
         """Minimise Eq. 7 on K minibatches ``[K, B]``.
@@ -132,7 +132,8 @@ class SoftQLearning(Algorithm):
         its next update are computed in one pass.
         """
         final = self.updates + len(batch)
-        closed = self.in_closed_form("loss_gradient", "loss") and type(self.policy.q_network) is Perceptron
+        network: Any = self.policy.q_network
+        closed = self.has_closed_form and type(network) is Perceptron and network.prepare()
         learn = self.learn_in_closed_form if closed else self.learn_by_autograd
         losses: list[Tensor] = []
         values: list[Tensor] = []
@@ -140,14 +141,11 @@ class SoftQLearning(Algorithm):
             with torch.no_grad():
                 v_next = self.next_value(self._target_q(chunk.next_observation), chunk)
                 q_target = functional.residual_target(chunk.reward, chunk.terminated, v_next, self.gamma)
-            q_values = learn(chunk, q_target, final)
+            q_taken, loss = learn(chunk, q_target, final)
             if self.updates % self.target_update_interval == 0:
                 self._update_target()
-            with torch.no_grad():
-                together = torch.stack(q_values)
-                q_taken = _taken(together, chunk.action)
-                losses.append(len(chunk) * self.loss(together, q_taken, q_target, chunk))
-                values.append(q_taken)
+            values.append(q_taken)
+            losses.append(loss)
         return {
             "td_loss": torch.stack(losses).sum().item() / len(batch),
             "q_mean": torch.cat(values).mean().item(),
@@ -155,7 +153,7 @@ class SoftQLearning(Algorithm):
             "learning_rate": float(self.main_optimizer.param_groups[0]["lr"]),
         }
 
-    def learn_by_autograd(self, chunk: Minibatch, q_target: Tensor, final: int) -> list[Tensor]:
+    def learn_by_autograd(self, chunk: Minibatch, q_target: Tensor, final: int) -> tuple[Tensor, Tensor]:
         """Make gradient steps on :meth:`loss`, one per minibatch.
 
         Args:
@@ -164,20 +162,23 @@ class SoftQLearning(Algorithm):
             final: Number of updates after the last one of the training step.
 
         Returns:
-            Q of all actions before each step, k times ``[B, A]``, without gradient.
+            Q of the actions taken, before each step, ``[k, B]``, and the sum of the losses, scalar, without gradient.
         """
-        network, parameters, results = self.policy.q_network, list(self.policy.q_network.parameters()), []
+        network, parameters = self.policy.q_network, list(self.policy.q_network.parameters())
+        values, losses = [], []
         for minibatch, target in zip(chunk.split(), q_target, strict=True):
             q_values = network(minibatch.observation)
-            loss = self.loss(q_values, _taken(q_values, minibatch.action), target, minibatch)
+            q_taken = _taken(q_values, minibatch.action)
+            loss = self.loss(q_values, q_taken, target, minibatch)
             self.updates += 1
             self.descend(loss, parameters, self.main_optimizer, self.updates == final)
-            results.append(q_values.detach())
-        return results
+            values.append(q_taken.detach())
+            losses.append(loss.detach())
+        return torch.stack(values), torch.stack(losses).sum()
 
     @torch.no_grad()
-    def learn_in_closed_form(self, chunk: Minibatch, q_target: Tensor, final: int) -> list[Tensor]:
-        """Make the same steps with the gradient in closed form; arguments and result as there."""
+    def learn_in_closed_form(self, chunk: Minibatch, q_target: Tensor, final: int) -> tuple[Tensor, Tensor]:
+        """Make the same steps with the gradient in closed form; arguments and results as there."""
         network: Any = self.policy.q_network
         optimizer, results = self.main_optimizer, []
         written = optimizer.optimizer.gradients(0)
@@ -191,7 +192,9 @@ class SoftQLearning(Algorithm):
             self.updates += 1
             self.take_step(optimizer, self.updates == final)
             results.append(q_values)
-        return results
+        together = torch.stack(results)
+        q_taken = _taken(together, chunk.action)
+        return q_taken, len(chunk) * self.loss(together, q_taken, q_target, chunk)
 
     def _target_q(self, observation: Tensor) -> Tensor:
         """Return the target network's Q-values in k minibatches ``[k, B, D]``, ``[k, B, A]``."""
@@ -208,7 +211,9 @@ class SoftQLearning(Algorithm):
 
     @torch.no_grad()
     def _update_target(self) -> None:
-        self._target_vector.lerp_(self._q_vector, self.tau)
+        pairs = zip(self.target_network.parameters(), self.policy.q_network.parameters(), strict=True)
+        for target, parameter in pairs:
+            target.lerp_(parameter, self.tau)
 
     @property
     def epsilon(self) -> float:

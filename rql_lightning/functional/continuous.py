@@ -66,16 +66,16 @@ def squashed_gaussian_log_prob(pre_tanh: Tensor, location: Tensor, log_scale: Te
         ``[...]``.
     """
     standardised = (pre_tanh - location) * torch.exp(-log_scale)
-    return reparameterised_log_prob(standardised, _log_two_cosh(pre_tanh), log_scale)
+    return reparameterised_log_prob(standardised, log_scale, log_two_cosh=_log_two_cosh(pre_tanh))
 
 
-def reparameterised_log_prob(noise: Tensor, log_two_cosh: Tensor, log_scale: Tensor) -> Tensor:
+def reparameterised_log_prob(noise: Tensor, log_scale: Tensor, *, log_two_cosh: Tensor) -> Tensor:
     r"""Return log π̂(a|s) of the sample a = tanh(u), u = location + exp(log_scale) ε, computed from the noise ε.
 
     Args:
         noise: Standard normal noise ε, ``[..., A]``.
-        log_two_cosh: log(2 cosh u), ``[..., A]`` (:func:`squash`).
         log_scale: Logarithm of the scale of u, ``[..., A]``.
+        log_two_cosh: log(2 cosh u), ``[..., A]`` (:func:`squash`).
 
     Returns:
         ``[...]``.
@@ -133,7 +133,7 @@ def squashed_gaussian_log_prob_and_gradient(
     inverse_scale = torch.exp(-log_scale)
     standardised = (squashed.pre_tanh - location) * inverse_scale
     gradient = torch.addcmul(squashed.action + squashed.action, standardised, inverse_scale, value=-1.0)
-    return reparameterised_log_prob(standardised, squashed.log_two_cosh, log_scale), gradient
+    return reparameterised_log_prob(standardised, log_scale, log_two_cosh=squashed.log_two_cosh), gradient
 
 
 def actor_gradient(

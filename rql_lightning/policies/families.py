@@ -252,7 +252,9 @@ class SquashedNormal(Continuous):
     def pre_tanh_log_prob_and_gradient(
         self, parameters: Tensor, squashed: functional.Squashed
     ) -> tuple[Tensor, Tensor]:
-        """Return log π(tanh u|s) and its gradient with respect to u in closed form."""
+        """Return log π(tanh u|s) and its gradient with respect to u; in closed form, unless a subclass has its own."""
+        if type(self).pre_tanh_log_prob is not SquashedNormal.pre_tanh_log_prob:
+            return super().pre_tanh_log_prob_and_gradient(parameters, squashed)
         return functional.squashed_gaussian_log_prob_and_gradient(squashed, *parameters.chunk(2, dim=-1))
 
     def mode(self, parameters: Tensor) -> Tensor:

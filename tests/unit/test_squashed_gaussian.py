@@ -75,7 +75,8 @@ def test_density_is_torchrls():
     assert inside.sum() > 30
     torch.testing.assert_close(ours[inside], theirs[inside], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(
-        functional.reparameterised_log_prob(noise, functional.squash(pre_tanh).log_two_cosh, log_scale), ours
+        functional.reparameterised_log_prob(noise, log_scale, log_two_cosh=functional.squash(pre_tanh).log_two_cosh),
+        ours,
     )
 
 
