@@ -166,7 +166,7 @@ def stop_running() -> None:
 def last_lines(out: Path, name: str) -> str:
     """Return the last lines of a job's log, indented."""
     try:
-        text = (folder_of(out, name) / "log.txt").read_text(encoding="utf-8", errors="replace")
+        text = (folder_of(out, name) / "log.txt").read_bytes().decode(errors="replace")
     except OSError:
         return ""
     lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
