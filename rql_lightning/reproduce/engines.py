@@ -6,6 +6,7 @@ disk says what is left to do: an engine may die, and another one go on.
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,13 @@ ATTEMPTS = 3
 
 
 class Engine(Protocol):
-    """Runs jobs."""
+    """Runs jobs.
+
+    Attributes:
+        slots: Number of jobs to start at a time, in the plan's order; infinite where a cluster has a queue of its own.
+    """
+
+    slots: float
 
     def submit(self, out: Path, name: str) -> Future[None]:
         """Start a job as soon as there is room; the future raises what :func:`run_job` raises."""
@@ -36,7 +43,7 @@ class LocalEngine:
     """
 
     def __init__(self, jobs: int = 1) -> None:
-        self.pool = ThreadPoolExecutor(jobs)
+        self.pool, self.slots = ThreadPoolExecutor(jobs), float(jobs)
 
     def submit(self, out: Path, name: str) -> Future[None]:
         """Start a job in a process."""
@@ -72,6 +79,8 @@ class SlurmEngine:
         cluster: submitit's name of the cluster: ``slurm``, or ``local`` for processes on this machine.
     """
 
+    slots = math.inf
+
     def __init__(
         self, folder: Path, minutes: int, partition: str | None, memory_gb: float, cluster: str = "slurm"
     ) -> None:
@@ -105,6 +114,8 @@ class RayEngine:
     Args:
         address: Address of the cluster; ``None`` starts one on this machine.
     """
+
+    slots = math.inf
 
     def __init__(self, address: str | None) -> None:
         self.ray = required("ray", "ray")

@@ -18,6 +18,10 @@ from rql_lightning.reproduce.jobs import folder_of, forget, is_finished, last_li
 from rql_lightning.reproduce.plan import Plan
 
 
+SHOWN = 5
+"""Number of jobs that did not run to name."""
+
+
 @dataclass
 class Outcome:
     """What became of a plan's jobs.
@@ -78,6 +82,8 @@ def _drive(plan: Plan, out: Path, engine: Engine, stopped: list[int]) -> Outcome
     while left or running:
         ready = [job for job in left if set(job.needs) <= set(outcome.finished)] if not stopped else []
         for job in ready:
+            if len(running) >= engine.slots:
+                break
             left.remove(job)
             running[engine.submit(out, job.name)] = job.name
         if not running:
@@ -147,5 +153,6 @@ def failures(outcome: Outcome, out: Path) -> str:
         log = folder_of(out, name) / "log.txt"
         lines.append(f"failed: {name} ({log})\n{last_lines(out, name) or reason}")
     if outcome.waiting:
-        lines.append(f"not run: {', '.join(outcome.waiting)}")
+        more = f" and {len(outcome.waiting) - SHOWN} more" if len(outcome.waiting) > SHOWN else ""
+        lines.append(f"not run: {', '.join(outcome.waiting[:SHOWN])}{more}")
     return "\n".join(lines)
