@@ -17,7 +17,6 @@ from rql_lightning.reproduce.engines import Engine
 from rql_lightning.reproduce.jobs import folder_of, forget, is_finished, last_lines, locked, read_state
 from rql_lightning.reproduce.plan import Plan
 
-
 SHOWN = 5
 """Number of jobs that did not run to name."""
 
