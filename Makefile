@@ -7,7 +7,7 @@ FAST_TESTS = $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 AVX512 = AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4
 
 .PHONY: setup demo test test-slow test-portable test-oldest test-avx2 test-shuffled
-.PHONY: format lint type check docs test-docs bench clean
+.PHONY: regress format lint type check docs test-docs bench clean
 
 setup: .venv/ready
 
@@ -68,6 +68,9 @@ test-docs: setup  ## every command and code block of the docs, run; the site, on
 	$(BIN)/python -m pytest tests/integration/test_docs.py tests/integration/test_site.py
 
 check: lint type test
+
+regress: setup  ## does this code still give the committed results? some ten minutes
+	$(BIN)/python -m rql_lightning.reproduce.regress docs/results/table1/results.csv
 
 bench: setup  ## against Stable-Baselines3 and highway-env, some twenty minutes
 	$(BIN)/python benchmarks/cartpole.py

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rql_lightning.loading import load_policy
 from rql_lightning.reproduce import export, sweep
+from rql_lightning.reproduce.__main__ import main as reproduce
 from rql_lightning.train import main
 
 ROOT = Path(__file__).parents[2]
@@ -104,14 +105,14 @@ def test_make_targets_in_the_docs_exist(page):
 
 
 TRAIN = "python -m rql_lightning.train "
-SHOWN = [line for page in PAGES for line in commands(page) if line.startswith(TRAIN)]
+SHOWN = [line for page in PAGES for line in commands(page) if line.startswith((TRAIN, "torchrun "))]
 
 
 @pytest.mark.parametrize("line", SHOWN)
 def test_commands_of_the_docs_are_understood(line, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train"])
     monkeypatch.chdir(ROOT)
-    words = shlex.split(line.removeprefix(TRAIN), comments=True)
+    words = shlex.split(line.partition("-m rql_lightning.train ")[2], comments=True)
     with pytest.raises(SystemExit) as stop:
         main([*words, "--print_config"])
     assert stop.value.code == 0, capsys.readouterr().err
@@ -141,16 +142,28 @@ def test_sweeps_of_the_docs_are_understood(line, tmp_path, monkeypatch, capsys):
     assert stop.value.code == 0, capsys.readouterr().err
 
 
+REPRODUCE = "python -m rql_lightning.reproduce "
+REPRODUCTIONS = [line for page in PAGES for line in commands(page) if line.startswith(REPRODUCE)]
+
+
+@pytest.mark.parametrize("line", REPRODUCTIONS)
+def test_reproductions_of_the_docs_are_plans(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(line.removeprefix(REPRODUCE), comments=True)
+    reproduce([*words, "--dry-run"])
+    assert "jobs" in capsys.readouterr().out
+
+
 def test_every_command_is_of_a_kind_that_is_tested():
     tested = ("make ", TRAIN, SWEEP, "pip install", "source ", "tensorboard ", "python benchmarks/")
-    tested += ("python -m rql_lightning.reproduce.", "python -m rql_lightning.demonstrations ")
+    tested += ("python -m rql_lightning.reproduce.", "python -m rql_lightning.demonstrations ", REPRODUCE, "torchrun ")
     for page in PAGES:
         for line in commands(page):
             assert line.startswith(tested), (page, line)
             module = re.match(r"python (?:-m )?(\S+)", line)
             if module:
                 name = module[1].removesuffix(".py").replace(".", "/")
-                assert (ROOT / f"{name}.py").is_file(), line
+                assert (ROOT / f"{name}.py").is_file() or (ROOT / name / "__main__.py").is_file(), line
 
 
 def test_export_of_the_docs_runs(finished_runs, tmp_path, monkeypatch):
