@@ -7,6 +7,7 @@ disk says what is left to do: an engine may die, and another one go on.
 from __future__ import annotations
 
 import math
+import socket
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -120,8 +121,9 @@ class RayEngine:
     def __init__(self, address: str | None) -> None:
         self.ray = required("ray", "ray")
         try:
+            _reach(address)  # Ray itself tries for minutes
             self.ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigurationError(f"--address: found {address!r}: {reason}; expected a running cluster") from error
         # A task whose worker dies is started again; one that raises an error is not.
@@ -139,3 +141,14 @@ class RayEngine:
         """Cancel the tasks."""
         for reference in self.references:
             self.ray.cancel(reference)
+
+
+def _reach(address: str | None) -> None:
+    """Connect to a cluster of the form ``host:port`` or ``ray://host:port``, within some seconds.
+
+    Raises:
+        OSError: If nothing listens there.
+    """
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=5).close()
