@@ -23,9 +23,10 @@ from rql_lightning.reporting.console import command, console, print_line
 from rql_lightning.reproduce.collection import collected
 from rql_lightning.reproduce.engines import Engine, LocalEngine, RayEngine, SlurmEngine
 from rql_lightning.reproduce.execution import Outcome, execute, failures, plan_table
-from rql_lightning.reproduce.experiments import EXPERIMENTS, POLICIES, TASKS
+from rql_lightning.reproduce.experiments import EXPERIMENTS, POLICIES, TASKS, TITLES
 from rql_lightning.reproduce.jobs import is_finished
 from rql_lightning.reproduce.plan import Plan
+from rql_lightning.reproduce.reasons import read_reasons
 from rql_lightning.reproduce.report import write_report
 
 
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("experiment", choices=EXPERIMENTS, help="Experiment to run.")
     parser.add_argument("--seeds", type=int, default=1, help="Number of training seeds, from 0 on. Default: 1.")
     parser.add_argument("--out", type=Path, help="Folder of the results. Default: results/<experiment>.")
+    parser.add_argument("--publish", type=Path, help="Further folder for the report, which then names no run folders.")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="Tasks. Default: all.")
     parser.add_argument(
         "--policies", nargs="+", default=[], metavar="POLICY", help=f"Rows of Table 1 to make: {', '.join(POLICIES)}."
@@ -80,13 +82,17 @@ def _run(arguments: argparse.Namespace, words: str) -> None:
     )
     plan = EXPERIMENTS[arguments.experiment](arguments.tasks, policies, seeds, arguments.quick, words)
     plan.fingerprints()  # which says what is missing before anything starts
+    if arguments.publish is not None:
+        read_reasons(arguments.publish)  # which says what is wrong with them before anything starts
     if arguments.dry_run:
         _show(plan, out, arguments.jobs)
         return
     outcome = execute(plan, out, _engine(arguments, out), arguments.force)
-    results = collected(plan, out)
+    results, title = collected(plan, out), TITLES[arguments.experiment]
     if results:
-        print_line(f"report: {write_report(results, out, arguments.experiment, words)}")
+        print_line(f"report: {write_report(results, out, title, words)}")
+    if results and arguments.publish is not None:
+        print_line(f"report: {write_report(results, arguments.publish, title, words, folders=False)}")
     _conclude(outcome, out)
 
 

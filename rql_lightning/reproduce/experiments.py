@@ -270,3 +270,11 @@ EXPERIMENTS: dict[str, Callable[..., Plan]] = {
     "omega_sweep": omega_sweep,
     "demonstrations_sweep": demonstrations_sweep,
 }
+
+TITLES = {
+    "table1": "Table 1",
+    "ablations": "Residual Q-learning and its alternatives",
+    "omega_sweep": "The weight ω′",
+    "demonstrations_sweep": "Priors from few demonstrations",
+}
+"""Titles of reports."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +13,42 @@ from rql_lightning.reporting.paper import METRICS, paper_rows
 from rql_lightning.reproduce import rows as texts
 from rql_lightning.reproduce.markdown import markdown
 from rql_lightning.reproduce.pictures import films, origins, pictures, trade_off
+from rql_lightning.reproduce.reasons import Reasons, read_reasons
 from rql_lightning.reproduce.results import Result, write_results_csv
 from rql_lightning.reproduce.rows import Row
 from rql_lightning.reproduce.verdict import COLUMNS, RULE, Verdict
 
-Reasons = Mapping[tuple[str, str, str], str]
 
-
-def write_report(
-    results: Sequence[Result], out: Path, title: str, command: str, reasons: Reasons | None = None
-) -> Path:
+def write_report(results: Sequence[Result], out: Path, title: str, command: str, folders: bool = True) -> Path:
     """Write ``report.html``, ``report.md`` and ``results.csv`` into a folder, over those of an earlier report.
 
     The rows of Table 1 stand beside the paper's, each cell with mean ± standard deviation over episodes, the
     interquartile mean over seeds with its 95 % interval, and the verdict (:mod:`rql_lightning.reproduce.verdict`).
     Other policies, such as ablations, have a table of their own. Runs of one policy whose metric ``omega_prime``
     differs are a sweep, and become a trade-off curve. Figures and videos come from the runs' folders, and are left out
-    where these are gone.
+    where these are gone. Why a cell is worse than the paper's is read from ``reasons.yaml``, if the folder has one.
 
     Args:
         results: At least one result.
         out: Folder, which is created if it does not exist.
         title: Title of the report.
         command: Exact command that made all of it.
-        reasons: Why a cell is worse, by task, policy and name of the quantity, such as ``lane_index``.
+        folders: Whether ``results.csv`` names the runs' folders.
 
     Returns:
         Path of ``report.html``.
 
     Raises:
-        ConfigurationError: If there are no results.
+        ConfigurationError: If there are no results, or ``reasons.yaml`` is not what it should be.
         OutputError: If a file cannot be written.
     """
     if not results:
         raise ConfigurationError("results: found none, expected at least one finished run")
-    content = _content(results, title, command, reasons or {})
+    content = _content(results, title, command, read_reasons(out))
+    listed = results if folders else [replace(result, folder=None) for result in results]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_results_csv(results, out / "results.csv")
+        write_results_csv(listed, out / "results.csv")
         write_page(markdown(content), out / "report.md")
         write_page(render("reproduction.html.j2", **content), out / "report.html")
     except OSError as error:

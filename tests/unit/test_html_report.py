@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from matplotlib.figure import Figure
 from report_examples import HOSTILE, results, run_folder
 
@@ -121,12 +122,36 @@ def test_the_report_of_a_reproduction(tmp_path):
 def test_a_worse_cell_has_its_reason(tmp_path):
     worse = [r for r in results(None) if r.policy == "RL Customized"]
     worse = [type(r)(**{**vars(r), "metrics": {**r.metrics, "basic_return_mean": 90.0 - r.seed}}) for r in worse]
-    reasons = {("mountain_car", "RL Customized", "basic_return"): f"It was stopped early. {HOSTILE}"}
-    path = write_report(worse, tmp_path, "t", "c", reasons)
+    entry = {"task": "mountain_car", "policy": "RL Customized", "quantity": "basic_return"}
+    reasons = [{**entry, "reason": f"It was stopped early. {HOSTILE}"}]
+    (tmp_path / "reasons.yaml").write_text(yaml.safe_dump(reasons), encoding="utf-8")
+    path = write_report(worse, tmp_path, "t", "c")
     for text in (path.read_text(encoding="utf-8"), (tmp_path / "report.md").read_text(encoding="utf-8")):
         assert "RL Customized, basic return: 89.50 [89.00, 90.00]; paper 95.61 ± 0.43" in text
         assert "It was stopped early." in text and "3 of 4 cells" in text
     assert "▼ worse" in Page(path).row("RL Customized")[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{", "reasons.yaml: found while parsing"),
+        ("task: mountain_car", "reasons.yaml: found dict, expected a list of"),
+        ("- {task: mountain_car}", r"reasons.yaml: found {'task': 'mountain_car'}, expected a list of"),
+        ("- {task: a, policy: b, quantity: c, reason: 3}", "all of them text"),
+        ("!!python/object/apply:os.system [true]", "could not determine a constructor"),
+    ],
+)
+def test_reasons_that_cannot_be_read(tmp_path, text, found):
+    (tmp_path / "reasons.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=found):
+        write_report(results(None), tmp_path, "t", "c")
+
+
+def test_a_published_report_names_no_folders(tmp_path):
+    write_report(results(run_folder(tmp_path / "run")), tmp_path / "published", "t", "c", folders=False)
+    found = read_results_csv(tmp_path / "published" / "results.csv")
+    assert found and all(result.folder is None for result in found)
 
 
 def test_no_results_and_no_place_to_write(tmp_path):
