@@ -26,6 +26,7 @@ from rql_lightning.reproduce.execution import Outcome, execute, failures, plan_t
 from rql_lightning.reproduce.experiments import EXPERIMENTS, POLICIES, TASKS, TITLES
 from rql_lightning.reproduce.jobs import is_finished
 from rql_lightning.reproduce.plan import Plan
+from rql_lightning.reproduce.publish import publish
 from rql_lightning.reproduce.reasons import read_reasons
 from rql_lightning.reproduce.report import write_report
 
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("experiment", choices=EXPERIMENTS, help="Experiment to run.")
     parser.add_argument("--seeds", type=int, default=1, help="Number of training seeds, from 0 on. Default: 1.")
     parser.add_argument("--out", type=Path, help="Folder of the results. Default: results/<experiment>.")
-    parser.add_argument("--publish", type=Path, help="Further folder for the report, which then names no run folders.")
+    parser.add_argument("--publish", type=Path, help="Folder of published results to add these to.")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="Tasks. Default: all.")
     parser.add_argument(
         "--policies", nargs="+", default=[], metavar="POLICY", help=f"Rows of Table 1 to make: {', '.join(POLICIES)}."
@@ -92,7 +93,7 @@ def _run(arguments: argparse.Namespace, words: str) -> None:
     if results:
         print_line(f"report: {write_report(results, out, title, words)}")
     if results and arguments.publish is not None:
-        print_line(f"report: {write_report(results, arguments.publish, title, words, folders=False)}")
+        print_line(f"report: {publish(results, arguments.publish, title, words)}")
     _conclude(outcome, out)
 
 

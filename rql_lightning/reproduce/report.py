@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from rql_lightning.reproduce import rows as texts
 from rql_lightning.reproduce.markdown import markdown
 from rql_lightning.reproduce.pictures import films, origins, pictures, trade_off
 from rql_lightning.reproduce.reasons import Reasons, read_reasons
-from rql_lightning.reproduce.results import Result, write_results_csv
+from rql_lightning.reproduce.results import FILE, Result, write_results_csv
 from rql_lightning.reproduce.rows import Row
 from rql_lightning.reproduce.verdict import COLUMNS, RULE, Verdict
 
 
-def write_report(results: Sequence[Result], out: Path, title: str, command: str, folders: bool = True) -> Path:
+def write_report(results: Sequence[Result], out: Path, title: str, command: str) -> Path:
     """Write ``report.html``, ``report.md`` and ``results.csv`` into a folder, over those of an earlier report.
 
     The rows of Table 1 stand beside the paper's, each cell with mean ± standard deviation over episodes, the
@@ -33,7 +32,6 @@ def write_report(results: Sequence[Result], out: Path, title: str, command: str,
         out: Folder, which is created if it does not exist.
         title: Title of the report.
         command: Exact command that made all of it.
-        folders: Whether ``results.csv`` names the runs' folders.
 
     Returns:
         Path of ``report.html``.
@@ -45,10 +43,9 @@ def write_report(results: Sequence[Result], out: Path, title: str, command: str,
     if not results:
         raise ConfigurationError("results: found none, expected at least one finished run")
     content = _content(results, title, command, read_reasons(out))
-    listed = results if folders else [replace(result, folder=None) for result in results]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_results_csv(listed, out / "results.csv")
+        write_results_csv(results, out / FILE)
         write_page(markdown(content), out / "report.md")
         write_page(render("reproduction.html.j2", **content), out / "report.html")
     except OSError as error:

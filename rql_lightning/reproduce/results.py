@@ -11,6 +11,7 @@ from typing import Any
 
 from rql_lightning.errors import ConfigurationError
 
+FILE = "results.csv"
 FIELDS = ("task", "policy", "seed", "seconds", "peak_memory_bytes", "command", "folder")
 """Columns of ``results.csv`` before those of the metrics."""
 

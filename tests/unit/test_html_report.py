@@ -148,12 +148,6 @@ def test_reasons_that_cannot_be_read(tmp_path, text, found):
         write_report(results(None), tmp_path, "t", "c")
 
 
-def test_a_published_report_names_no_folders(tmp_path):
-    write_report(results(run_folder(tmp_path / "run")), tmp_path / "published", "t", "c", folders=False)
-    found = read_results_csv(tmp_path / "published" / "results.csv")
-    assert found and all(result.folder is None for result in found)
-
-
 def test_no_results_and_no_place_to_write(tmp_path):
     with pytest.raises(ConfigurationError, match="expected at least one finished run"):
         write_report([], tmp_path, "t", "c")
