@@ -48,7 +48,8 @@ class Episodes:
             omega: Weight of the basic return in the total return.
 
         Returns:
-            Numbers, which may be infinite or NaN; ``None`` for statistics that are not defined (success, KL).
+            Numbers, which may be infinite or NaN; ``None`` for statistics that are not defined (success, KL, and
+            ``successful_…``, those over successful episodes, where there are none).
         """
         column = dict(zip(COLUMNS, self.table.T, strict=True))
         unreported = np.isnan(column["success"])
@@ -68,6 +69,10 @@ class Episodes:
             result[f"{name}_std"] = float(value.std())
         result["episode_length_mean"] = float(column["length"].mean())
         result["kl_to_prior"] = float(column["kl"].sum() / column["length"].sum()) if self.has_prior else None
+        chosen = column["success"] == 1
+        for name, value in values.items():
+            result[f"successful_{name}_mean"] = float(value[chosen].mean()) if chosen.any() else None
+            result[f"successful_{name}_std"] = float(value[chosen].std()) if chosen.any() else None
         return result
 
 

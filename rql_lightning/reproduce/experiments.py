@@ -241,7 +241,7 @@ def omega_sweep(tasks: Sequence[str], policies: Sequence[str], seeds: Iterable[i
     return joined("omega_sweep", command, parts)
 
 
-OMEGA_PRIME = {"cartpole": 0.8, "mountain_car": 0.1, "highway": 1.0, "parking": 0.007}
+OMEGA_PRIME = {"cartpole": 0.9, "mountain_car": 0.1, "highway": 1.0, "parking": 0.007}
 """ω′ = α̂ of the configs."""
 EPISODES = (1, 3, 10, 30, 100)
 

@@ -10,7 +10,7 @@ from rql_lightning.reporting.paper import ENVIRONMENTS, METRICS, paper_row, pape
 from rql_lightning.reporting.tables import number, quantity
 from rql_lightning.reproduce.results import Result
 from rql_lightning.reproduce.statistics import Estimate, probability_of_improvement, stratified_interval
-from rql_lightning.reproduce.verdict import RATES, Cell, Verdict, cells
+from rql_lightning.reproduce.verdict import RATES, Cell, Verdict, cells, key_of
 
 SWEPT = "omega_prime"
 """Metric that tells the runs of a sweep apart."""
@@ -95,8 +95,12 @@ def ours(cell: Cell) -> str:
     """Return mean ± standard deviation over episodes, rates in percent."""
     if cell.name in RATES:
         return "–" if cell.mean is None else f"{value(cell.name, cell.mean)} %"
-    deviation = "" if cell.deviation is None else f" ± {value(cell.name, cell.deviation)}"
-    return f"{value(cell.name, cell.mean)}{deviation}"
+    every = "" if cell.every is None else f" (all episodes: {_spread(cell.name, *cell.every)})"
+    return f"{_spread(cell.name, cell.mean, cell.deviation)}{every}"
+
+
+def _spread(name: str, mean: float | None, deviation: float | None) -> str:
+    return f"{value(name, mean)}{'' if deviation is None else f' ± {value(name, deviation)}'}"
 
 
 def interval(cell: Cell) -> str:
@@ -156,7 +160,7 @@ def over_tasks(table: Sequence[Row]) -> list[tuple[str, int, str, str]]:
         scores = []
         for row in chosen:
             worst, best = (_add_on(row.task, name) for name in (prior, policy))
-            scores.append([(run - worst) / (best - worst) for run in _returns(row, "add_on")])
+            scores.append([(run - worst) / (best - worst) for run in _compared(row)])
         priors = {row.task: _returns(row, "add_on") for row in table if row.policy == prior}
         pairs = [(_returns(row, "add_on"), priors[row.task]) for row in chosen if row.task in priors]
         text = "–"
@@ -173,6 +177,12 @@ def _add_on(task: str, policy: str) -> float:
 
 def _returns(row: Row, name: str) -> list[float]:
     return [run.metrics[f"{name}_return_mean"] for run in row.results]
+
+
+def _compared(row: Row) -> list[float]:
+    """Add-on returns over the episodes that the paper's are over."""
+    found = [run.metrics.get(key_of(row.task, "add_on_return")) for run in row.results]
+    return [value for value in found if value is not None]
 
 
 def improvement(row: Row, table: Sequence[Row]) -> str:

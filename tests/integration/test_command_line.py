@@ -40,6 +40,11 @@ METRICS = {
     "frames",
     "updates",
     "train_seconds",
+    *(
+        f"successful_{name}_{statistic}"
+        for name in ("basic_return", "add_on_return", "total_return", "mean_abs_position")
+        for statistic in ("mean", "std")
+    ),
 }
 
 

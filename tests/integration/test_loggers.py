@@ -60,7 +60,7 @@ def test_hyperparameters_reach_tensorboard_with_the_final_metrics(run):
     session = plugin_data_pb2.HParamsPluginData.FromString(
         content["_hparams_/session_start_info"].plugin_data.content
     ).session_start_info
-    assert session.hparams["model/omega_prime"].number_value == 0.8
+    assert session.hparams["model/omega_prime"].number_value == 0.9
     assert session.hparams["data/total_frames"].number_value == 512
     assert session.hparams["model/class"].string_value == "ResidualSoftQLearning"
     experiment = plugin_data_pb2.HParamsPluginData.FromString(
@@ -70,4 +70,4 @@ def test_hyperparameters_reach_tensorboard_with_the_final_metrics(run):
     assert {"final/basic_return_mean", "final/kl_to_prior"} <= names
     (final,) = events.Scalars("final/basic_return_mean")
     assert final.step == 512 and final.value == pytest.approx(run.metrics()["basic_return_mean"], rel=1e-5)
-    assert "model/omega_prime: 0.8" in (run.folder() / "hparams.yaml").read_text()
+    assert "model/omega_prime: 0.9" in (run.folder() / "hparams.yaml").read_text()

@@ -104,6 +104,7 @@ def test_summary_is_means_and_deviations_over_episodes(policy, expected, omega):
     summary = run_episodes(policy, make_vector_env(CARTPOLE, 4, "add_on"), SEEDS).summary("mean_abs_position", omega)
     column = dict(zip(COLUMNS, expected.T, strict=True))
     wanted = {"episodes": 11, "success_rate": column["success"].mean()}
+    assert wanted["success_rate"] == 0
     for name, values in {
         "basic_return": column["basic"],
         "add_on_return": column["add_on"],
@@ -114,7 +115,13 @@ def test_summary_is_means_and_deviations_over_episodes(policy, expected, omega):
         wanted[f"{name}_std"] = (sum((value - sum(values) / 11) ** 2 for value in values) / 11) ** 0.5
     wanted["episode_length_mean"] = column["length"].mean()
     wanted["kl_to_prior"] = column["kl"].sum() / column["length"].sum()  # over visited states, not over episodes
-    assert summary == pytest.approx(wanted, rel=1e-4)
+    undefined = {key for key, value in summary.items() if value is None}
+    assert undefined == {
+        f"successful_{key}"
+        for key in wanted
+        if key.endswith(("return_mean", "return_std", "position_mean", "position_std"))
+    }
+    assert {key: value for key, value in summary.items() if value is not None} == pytest.approx(wanted, rel=1e-4)
     assert abs(wanted["kl_to_prior"] - (column["kl"] / column["length"]).mean()) > 1e-3
 
 
@@ -170,8 +177,18 @@ def test_summary_of_a_table_by_hand():
             "x_std": 0.5,
             "episode_length_mean": 5.0,
             "kl_to_prior": 0.06,
+            "successful_basic_return_mean": 1.0,
+            "successful_basic_return_std": 0.0,
+            "successful_add_on_return_mean": -1.0,
+            "successful_add_on_return_std": 0.0,
+            "successful_total_return_mean": 1.0,
+            "successful_total_return_std": 0.0,
+            "successful_x_mean": 0.5,
+            "successful_x_std": 0.0,
         }
     )
+    failed = Episodes(table[1:], np.empty(0)).summary("x")
+    assert failed["x_mean"] == 1.5 and failed["successful_x_mean"] is None and failed["successful_x_std"] is None
 
 
 class ReportsAtTheEnd(gym.Env[Any, Any]):

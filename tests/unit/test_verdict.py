@@ -9,6 +9,7 @@ import pytest
 from rql_lightning.errors import ConfigurationError
 from rql_lightning.reporting.paper import METRICS, paper_row, paper_rows
 from rql_lightning.reproduce.results import FIELDS, Result, read_results_csv, write_results_csv
+from rql_lightning.reproduce.rows import ours
 from rql_lightning.reproduce.statistics import Estimate
 from rql_lightning.reproduce.verdict import Verdict, cells, compare
 
@@ -39,7 +40,9 @@ def test_the_rule(estimate, paper, name, expected):
 def result(seed: int = 0, task: str = "highway", policy: str = "RL Customized", **metrics: object) -> Result:
     known = {"episodes": 100, "success_rate": 0.97, "basic_return_mean": 42.0, "basic_return_std": 2.0}
     known |= {"add_on_return_mean": 19.5, "add_on_return_std": 1.0, "lane_index_mean": 0.97, "lane_index_std": 0.05}
-    return Result(task, policy, seed, {**known, **metrics}, None, f"train {seed}", 12.5, None)
+    known |= metrics
+    successful = {f"successful_{name}": value for name, value in known.items() if name.endswith(("_mean", "_std"))}
+    return Result(task, policy, seed, {**successful, **known}, None, f"train {seed}", 12.5, None)
 
 
 def test_cells_over_seeds():
@@ -49,6 +52,25 @@ def test_cells_over_seeds():
     assert (basic.paper, basic.paper_deviation, basic.verdict) == (42.23, 1.55, Verdict.EQUAL)
     assert success.deviation is None and success.paper == 0.9719 and success.verdict is Verdict.WORSE
     assert (add_on.verdict, metric.name, metric.verdict) == (Verdict.BETTER, "lane_index", Verdict.EQUAL)
+
+
+def test_on_highway_successful_episodes_are_compared():
+    runs = [
+        result(0, successful_basic_return_mean=44.0),
+        result(1, successful_basic_return_mean=46.0, success_rate=0.5),
+    ]
+    _, basic, *_ = cells(runs)
+    assert basic.mean == pytest.approx((97 * 44 + 50 * 46) / 147) and basic.verdict is Verdict.BETTER
+    assert basic.every == (42.0, 2.0) and "(all episodes: 42.00 ± 2.00)" in ours(basic)
+    elsewhere = [result(run.seed, "parking", **run.metrics) for run in runs]
+    assert cells(elsewhere)[1].mean == 42.0 and cells(elsewhere)[1].every is None
+
+
+def test_the_papers_add_on_returns_on_highway_are_of_episodes_without_a_crash():
+    rows = [paper_row("Highway", policy) for task, policy in paper_rows() if task == "highway"]
+    assert len(rows) == 7 and all(row["success_rate"] <= 0.98 for row in rows)
+    for row in rows:  # 40 steps, 0.5 in the right lane; the lane index is rounded to 0.01
+        assert row["add_on_return_mean"] == pytest.approx(20 * row["lane_index_mean"], abs=0.11)
 
 
 def test_seeds_count_by_their_episodes():
@@ -64,7 +86,9 @@ def test_one_seed_is_compared_by_its_episodes():
 
 
 def test_what_is_missing_has_no_verdict():
-    success, *_, metric = cells([result(success_rate=None, policy="an ablation")])
+    success, *_, metric = cells(
+        [result(task="cartpole", success_rate=None, policy="an ablation", mean_abs_position_mean=0.97)]
+    )
     assert (success.mean, success.verdict, success.estimate) == (None, None, None)
     assert metric.mean == 0.97 and metric.paper is None and metric.verdict is None
     *_, metric = cells([result(task="hopper")])
