@@ -1,6 +1,6 @@
 """MountainCarContinuous solved on a grid: what prior, customised and full policy are worth where nothing is learnt.
 
-    python benchmarks/mountain_car_exact.py --gamma 0.997 --alpha 0.1
+    python benchmarks/mountain_car_exact.py --gamma 0.998 --alpha 0.1
 
 Soft value iteration on positions x velocities x actions with bilinear interpolation; policies act by tanh of their mean
 pre-tanh action, from 100 random starts. The discount and temperature of configs/mountain_car were chosen with it.
@@ -77,7 +77,7 @@ def play(density: np.ndarray) -> str:
 def main() -> None:
     """Solve for the three policies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gamma", type=float, default=0.997)
+    parser.add_argument("--gamma", type=float, default=0.998)
     parser.add_argument("--alpha", type=float, default=0.1, help="Of all three; omega_prime = alpha_hat = alpha.")
     arguments = parser.parse_args()
     gamma, alpha = arguments.gamma, arguments.alpha
