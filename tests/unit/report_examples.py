@@ -26,7 +26,7 @@ def summary(basic: float, add_on: float, negative: float, **more: Any) -> dict[s
 
 
 def run_folder(path: Path, command: str = "python -m rql_lightning.train fit", video: bool = True) -> Path:
-    """A finished run's folder."""
+    """A finished run's folder, with a video and moments of it."""
     path.mkdir(parents=True)
     write_metrics(summary(95.5, -2.9, 29.0), path / "metrics.json")
     write_metrics(summary(95.75, -3.25, 32.5, kl_to_prior=None), path / "prior_metrics.json")
@@ -42,6 +42,7 @@ def run_folder(path: Path, command: str = "python -m rql_lightning.train fit", v
         pictures[0].save(
             path / "videos" / "episode-1000000.gif", save_all=True, append_images=pictures[1:], duration=40
         )
+        pictures[1].save(path / "videos" / "before_after-1000000.png")
     about = {
         "title": f"MountainCar {HOSTILE}",
         "metric": "negative_actions",
