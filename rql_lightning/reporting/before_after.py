@@ -61,7 +61,7 @@ def _row(name: str, pictures: Sequence[Image.Image], color: str) -> Image.Image:
 
 
 def save_before_after(picture: Image.Image, path: Path) -> None:
-    """Write a PNG of at most ``LARGEST`` bytes: if all colours take more, with a palette, and halved as often as needed.
+    """Write a PNG of at most ``LARGEST`` bytes: with a palette where all colours take more, and halved as needed.
 
     Args:
         picture: What :func:`before_after` returns.

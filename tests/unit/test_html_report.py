@@ -7,13 +7,11 @@ import os
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 import yaml
 from matplotlib.figure import Figure
-from report_examples import HOSTILE, results, run_folder
+from report_examples import HOSTILE, Page, results, run_folder
 
 from rql_lightning.errors import ConfigurationError, OutputError
 from rql_lightning.reporting.html.embedding import svg, videos
@@ -21,53 +19,6 @@ from rql_lightning.reporting.html.provenance import commit, duration, machine, p
 from rql_lightning.reporting.html.run import write_run_report
 from rql_lightning.reproduce.report import write_report
 from rql_lightning.reproduce.results import read_results_csv
-
-VOID = {"meta", "link", "img", "br", "hr", "input", "source"}
-
-
-class Page(HTMLParser):
-    """Checks that elements nest, and collects what tests ask for."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loaded: list[str] = []
-        self.ids: list[str] = []
-        self.tags: list[str] = []
-        self.alternatives: list[str | None] = []
-        self.rows: list[list[str]] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-        named = dict(attributes)
-        self.loaded += [named[key] or "" for key in ("src", "href", "xlink:href", "poster", "srcset") if key in named]
-        self.alternatives += [named.get("alt")] if tag == "img" else []
-        self.ids += [named["id"] or ""] if "id" in named else []
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] = f"{self.rows[-1][-1]} {data}".strip()
-
-    def row(self, start: str) -> list[str]:
-        (found,) = (row for row in self.rows if row and row[0].startswith(start))
-        return [" ".join(cell.split()) for cell in found]
 
 
 def assert_self_contained(page: Page) -> None:
