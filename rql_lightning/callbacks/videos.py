@@ -15,6 +15,7 @@ from rql_lightning.callbacks.signals import prompt_signals
 from rql_lightning.data.replay import EVALUATION_SEEDS, ReplayDataModule
 from rql_lightning.errors import require
 from rql_lightning.policies import Decider
+from rql_lightning.reporting.before_after import NAME, before_after, save_before_after
 from rql_lightning.reporting.videos import (
     COLORS,
     DRAWN_COLORS,
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 class VideoCallback(pl.Callback):
     """Record videos of the policy and its prior in the same episodes, at the end of fit and in test.
 
-    The plans of a planner are drawn into its video.
+    The plans of a planner are drawn into its video. Beside each video of two policies stands a still picture of moments
+    of it.
 
     Args:
         episodes: Number of episodes to record, 0 for none; the environment must support render_mode rgb_array.
@@ -97,6 +99,9 @@ class VideoCallback(pl.Callback):
         milliseconds = round(1000 / next(iter(recordings.values()))[1])
         save_gif(pictures, path, milliseconds, DRAWN_COLORS if any(drawings.values()) else COLORS)
         save_mp4(pictures, path.with_suffix(".mp4"), milliseconds)
+        if len(recordings) > 1:
+            still = before_after({name: frames for name, (frames, _) in recordings.items()})
+            save_before_after(still, path.with_name(f"{NAME}-{seed}.png"))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 _log_gif(logger, f"video/episode-{seed}", path, pictures[0], pl_module.frames)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from rql_lightning.reporting.figures import POLICY_COLOR, PRIOR_COLOR
 from rql_lightning.reporting.plan_paths import CHOSEN, path_segments, relative_values, value_colors
 from rql_lightning.reporting.plans import action_labels, shown_actions
 from rql_lightning.reporting.search_trees import rounded
+from rql_lightning.reporting.videos import font
 
 if TYPE_CHECKING:
     from rql_lightning.envs.maps import Map
@@ -91,7 +91,9 @@ class PlanDrawing:
         strip = Image.new("RGB", (width, round((ROWS + 0.8) * row)), "white")
         canvas = ImageDraw.Draw(strip)
         for place, name in enumerate(("prior π", "posterior π̂")):
-            canvas.text((6 * self.scale, (1.8 + place) * row), name, fill="black", font=_font(self.scale), anchor="lm")
+            canvas.text(
+                (6 * self.scale, (1.8 + place) * row), name, fill="black", font=font(FONT * self.scale), anchor="lm"
+            )
         if plan is not None:
             labels = action_labels(plan.actions, self.names)
             columns = max(1, min(len(labels), int((width - heading) / (CELL * self.scale))))
@@ -105,12 +107,12 @@ class PlanDrawing:
         row, gap, chosen = ROW * self.scale, 6 * self.scale, index == plan.chosen
         left, length = left + gap, width - 2 * gap - 30 * self.scale
         name, color = (f"▶ {label}", POLICY_COLOR) if chosen else (label, "black")
-        canvas.text((left, 0.7 * row), name, fill=color, font=_font(self.scale, chosen), anchor="lm")
+        canvas.text((left, 0.7 * row), name, fill=color, font=font(FONT * self.scale, chosen), anchor="lm")
         for place, (value, bar) in enumerate(((plan.prior[index], PRIOR_COLOR), (plan.policy[index], POLICY_COLOR))):
             top = (1.3 + place) * row
             canvas.rectangle([left, top + 0.1 * row, left + max(1.0, length * value), top + 0.9 * row], fill=bar)
             place_of_number = (left + length * value + 4 * self.scale, top + 0.5 * row)
-            canvas.text(place_of_number, rounded(value, 2), fill="black", font=_font(self.scale), anchor="lm")
+            canvas.text(place_of_number, rounded(value, 2), fill="black", font=font(FONT * self.scale), anchor="lm")
 
 
 def plan_pixels(plan: Plan, map: Map, size: tuple[int, int]) -> np.ndarray:
@@ -128,11 +130,3 @@ def plan_pixels(plan: Plan, map: Map, size: tuple[int, int]) -> np.ndarray:
 
 def _points(ends: np.ndarray) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in ends]
-
-
-def _font(scale: float, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return the font of Matplotlib, which has more letters than Pillow's own."""
-    from matplotlib import get_data_path
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", name)), round(FONT * scale))

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from rql_lightning.envs import make_vector_env
 from rql_lightning.errors import EnvironmentContractError, RqlError
@@ -229,6 +229,19 @@ def _scaled(image: Image.Image, scale: float) -> Image.Image:
     if (1.0 / scale).is_integer():  # the mean of squares of pixels, which takes a tenth of the time of a filter
         return image.reduce(round(1.0 / scale))
     return image.resize((int(image.width * scale), int(image.height * scale)), Image.Resampling.LANCZOS)
+
+
+def font(size: float, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Return the font of Matplotlib, which has more letters than Pillow's own.
+
+    Args:
+        size: Pixels.
+        bold: Whether its letters are bold.
+    """
+    from matplotlib import get_data_path
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", name)), round(size))
 
 
 def save_gif(pictures: list[Image.Image], path: Path, milliseconds: int, colors: int = COLORS) -> None:

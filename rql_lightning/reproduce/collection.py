@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,10 @@ from rql_lightning.reporting.metrics import read_metrics
 from rql_lightning.reproduce.jobs import is_finished, product, read_state
 from rql_lightning.reproduce.plan import Plan
 from rql_lightning.reproduce.results import Result
+from rql_lightning.reproduce.rows import SWEPT
+
+OMEGA_PRIME = "model.omega_prime"
+"""Key of a job's settings whose value tells the runs of a sweep apart."""
 
 
 def collected(plan: Plan, out: Path) -> list[Result]:
@@ -33,8 +38,8 @@ def collected(plan: Plan, out: Path) -> list[Result]:
             metrics |= {
                 f"reference_{key}": value for key, value in read_metrics(run / "reference_metrics.json").items()
             }
-        if "model.omega_prime" in job.settings:
-            metrics["omega_prime"] = float(job.settings["model.omega_prime"])
+        with suppress(ValueError):  # null is the config's own
+            metrics |= {SWEPT: float(job.settings[OMEGA_PRIME])} if OMEGA_PRIME in job.settings else {}
         command = " ".join(["python", *state.command])
         row, memory = job.row, state.peak_memory_bytes or None
         results.append(Result(row.task, row.policy, row.seed, metrics, run, command, state.seconds, memory))

@@ -65,7 +65,7 @@ def _check(plan: Plan, out: Path, force: bool) -> None:
         if state is None or state.fingerprint == fingerprint:
             continue
         if not force:
-            expected = "expected those of this command; choose another --out, or --force to delete them"
+            expected = "expected those of this command; choose another folder, or --force to delete them"
             raise ConfigurationError(
                 f"{folder_of(out, name)}: found a result of other settings or of another version, {expected}"
             )
@@ -139,9 +139,11 @@ def plan_table(plan: Plan, out: Path) -> Table:
     for job in plan:
         state, finished = read_state(out, job.name), is_finished(out, job.name)
         told = "finished" if finished else "to be run" if state is None else f"stopped, exit code {state.returncode}"
-        minutes = (state.seconds if finished and state is not None else job.estimate) / 60
+        seconds = state.seconds if finished and state is not None else job.estimate
         needs = ", ".join(job.needs) or "–"
-        table.add_row(job.name, f"{job.subcommand} {job.config}", needs, told, f"{minutes:.1f}")
+        table.add_row(
+            job.name, f"{job.subcommand} {job.config}", needs, told, "–" if seconds is None else f"{seconds / 60:.1f}"
+        )
     return table
 
 

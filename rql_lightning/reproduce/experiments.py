@@ -71,13 +71,10 @@ TASKS = {
 }
 POLICIES: tuple[str, ...] = ("RL Prior Policy", "RL Customized", "RL ME-MCTS")
 POLICIES += ("IL Prior Policy", "IL Customized", "IL ME-MCTS", "RL Full Policy")
-QUICK = {
-    "data.total_frames": "12_288",
-    "evaluation.episodes": "10",
-    "evaluation.every_n_frames": "100_000_000",
-    "video.episodes": "0",
-}
+QUICK = {"data.total_frames": "12_288", "evaluation.every_n_frames": "100_000_000", "video.episodes": "0"}
 """Settings of ``--quick``, which exercises everything and shows nothing about results."""
+QUICK_EPISODES = 20
+"""Largest number of demonstrations with ``--quick``."""
 
 
 class Builder:
@@ -91,9 +88,10 @@ class Builder:
 
     def __init__(self, name: str, seed: int, quick: bool = False) -> None:
         self.name, self.seed, self.quick, self.task = name, seed, quick, TASKS[name]
-        self.evaluated = {"evaluation.episodes": "1_000"}
-        if self.task.reference and not quick:
-            self.evaluated |= {"data.reference": "true", "evaluation.reference_episodes": "100"}
+        episodes, on_reference = ("10", "2") if quick else ("1_000", "100")
+        self.evaluated = {"evaluation.episodes": episodes}
+        if self.task.reference:
+            self.evaluated |= {"data.reference": "true", "evaluation.reference_episodes": on_reference}
 
     def job(
         self,
@@ -103,6 +101,7 @@ class Builder:
         subcommand: str = "fit",
         what: str | None = None,
         label: str = "",
+        pictures: Mapping[str, str] | None = None,
     ) -> Job:
         """Return one job.
 
@@ -113,18 +112,17 @@ class Builder:
             subcommand: ``fit``, ``test`` or ``predict``.
             what: Key of the task's ``minutes``; by default the config.
             label: Distinguishes jobs with one config.
+            pictures: Settings that no result depends on.
         """
-        settings = {**(self.evaluated if subcommand != "predict" and not self.quick else {}), **settings}
+        settings = {**(self.evaluated if subcommand != "predict" else {}), **settings}
         if self.quick:
-            cut = (
-                QUICK if subcommand == "fit" else {key: QUICK[key] for key in QUICK if key.startswith("evaluation.ep")}
-            )
-            settings = {**(cut if subcommand != "predict" else {}), **settings}
-            settings |= {"episodes": "20"} if subcommand == "predict" else {}
+            settings = {**(QUICK if subcommand == "fit" else {}), **settings}
+            settings |= {"episodes": str(QUICK_EPISODES)} if subcommand == "predict" else {}
         row = None if policy is None else Row(self.name, policy, self.seed)
         path = f"configs/{self.name}/{config}.yaml"
         seconds = 60 * self.task.minutes.get(what or config, 1.0)
-        return Job(f"{self.name}/{config}{label}/{self.seed}", subcommand, path, self.seed, settings, row, seconds)
+        name = f"{self.name}/{config}{label}/{self.seed}"
+        return Job(name, subcommand, path, self.seed, settings, row, seconds, pictures or {})
 
     def prior(self) -> Job:
         """Return the training of the RL prior."""
@@ -138,7 +136,7 @@ class Builder:
     def imitation(self, demonstrations: Job, episodes: int | None = None, label: str = "") -> Job:
         """Return the training of the imitation prior; ``episodes`` restricts it to the first of the demonstrations."""
         settings = {"data.demonstrations": f"{{{demonstrations.name}}}/trajectories"}
-        wanted = min(20, self.task.demonstrations) if self.quick else episodes
+        wanted = min(QUICK_EPISODES, episodes or QUICK_EPISODES) if self.quick else episodes
         settings |= {} if wanted is None else {"data.episodes": str(wanted)}
         settings |= {"data.total_frames": "32_768"} if self.quick else {}
         return self.job("behavior_cloning", f"IL Prior Policy{label and ', ' + label[1:]}", settings, label=label)
@@ -148,7 +146,8 @@ class Builder:
         config = self.task.customise + ("_from_il" if kind == "IL" else "")
         settings = {PRIOR: f"{{{prior.name}}}/{LAST}", **(settings or {})}
         policy = f"{kind} Customized{label and ', ' + label[1:]}"
-        return self.job(config, policy, settings, what="customise", label=label)
+        pictures = {"video.episodes": "1"} if kind == "RL" and not label else None  # for the report's before and after
+        return self.job(config, policy, settings, what="customise", label=label, pictures=pictures)
 
     def planned(self, prior: Job, kind: str) -> Job:
         """Return planning from a prior."""

@@ -31,7 +31,8 @@ def markdown(content: Mapping[str, Any]) -> str:
         head = ["policy", "tasks", "add-on return (0: paper's prior, 1: paper's policy)", "P(better than the prior)"]
         parts += ["## Over tasks", _table(head, content["over_tasks"])]
     for table in content["ablations"]:
-        parts += [f"## Ablations: {_text(table['task'])}", _cells_table(table)]
+        parts += [f"## {'Other policies' if content['tables'] else 'Policies'}: {_text(table['task'])}"]
+        parts += [_cells_table(table)]
     for sweep in content["sweeps"]:
         parts += [f"## ω′: {_text(sweep['task'])}, {_text(sweep['policy'])}", _cells_table(sweep)]
     head = ["task", "policy", "seed", "wall-clock", "peak memory"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rql_lightning.reporting.histograms import read_histograms
-from rql_lightning.reporting.html.embedding import svg, videos
+from rql_lightning.reporting.html.embedding import svg
 from rql_lightning.reporting.html.panels import curves_panel, distribution_panel, trade_off_panel
 from rql_lightning.reporting.html.provenance import commit, machine, versions
 from rql_lightning.reporting.html.run import ORIGIN
@@ -58,16 +58,17 @@ def _existing(folders: Sequence[Path], name: str) -> list[Path]:
     return [folder / name for folder in folders if (folder / name).is_file()]
 
 
-def films(results: Sequence[Result]) -> list[tuple[Result, Path]]:
-    """Return one video per task, of the customised policy where there is one.
+def one_per_task(results: Sequence[Result], find: Callable[[Path], list[Path]]) -> list[tuple[Result, Path]]:
+    """Return one picture or video per task, of the customised policy where there is one.
 
     Args:
         results: All results.
+        find: Returns the pictures or videos of a run's folder.
     """
     found: dict[str, tuple[Result, Path]] = {}
     for result in sorted(results, key=lambda result: result.policy != CUSTOMIZED):
         if result.folder is not None and result.task not in found:
-            for path in videos(result.folder)[:1]:
+            for path in find(result.folder)[:1]:
                 found[result.task] = result, path
     return list(found.values())
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from rql_lightning import __version__
 from rql_lightning.errors import ConfigurationError, OutputError
 
-PRODUCT = re.compile(r"\{([^{}]+)\}")
-"""``{name}`` in a setting stands for the run folder of the job of that name."""
+PRODUCT = re.compile(r"\{([\w./=+-]+)\}")
+"""``{name}`` in a setting stands for the run folder of the job of that name; ``{key: value}`` is a dictionary."""
 FILE = "plan.json"
 
 
@@ -44,7 +44,8 @@ class Job:
         settings: Further settings by key; ``{name}`` in a value stands for the run folder of another job, which runs
             first.
         row: What the result is a result of; ``None`` for a job that others need and no table shows.
-        estimate: Seconds that it is expected to take, on one core.
+        estimate: Seconds that it is expected to take, on one core; ``None`` where that is not known.
+        pictures: Settings that no result depends on, such as whether a video is made.
     """
 
     name: str
@@ -53,7 +54,8 @@ class Job:
     seed: int
     settings: Mapping[str, str] = field(default_factory=dict)
     row: Row | None = None
-    estimate: float = 0.0
+    estimate: float | None = None
+    pictures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ class Job:
         filled = {
             key: PRODUCT.sub(lambda found: str(products[found[1]]), value) for key, value in self.settings.items()
         }
-        return [*words, *(f"--{key}={value}" for key, value in filled.items())]
+        return [*words, *(f"--{key}={value}" for key, value in {**filled, **self.pictures}.items())]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rql_lightning.errors import ConfigurationError, OutputError
-from rql_lightning.reporting.html.embedding import videos
+from rql_lightning.reporting.html.embedding import stills, videos
 from rql_lightning.reporting.html.run import ORIGIN
-from rql_lightning.reproduce.pictures import films
+from rql_lightning.reproduce.pictures import one_per_task
 from rql_lightning.reproduce.report import write_report
 from rql_lightning.reproduce.results import FILE, Result, read_results_csv
 from rql_lightning.reproduce.rows import SWEPT
@@ -21,7 +21,7 @@ from rql_lightning.reproduce.rows import SWEPT
 COMMANDS = "commands.json"
 RUNS = "runs"
 EVIDENCE = ("metrics.json", "reference_metrics.json", "prior_metrics.json", "learning_curves.json", "distribution.json")
-"""Files of a run's folder that a report is made of, besides ``run.json`` and a video."""
+"""Files of a run's folder that a report is made of, besides ``run.json`` and pictures."""
 
 
 def publish(results: Sequence[Result], folder: Path, title: str, command: str) -> Path:
@@ -33,7 +33,7 @@ def publish(results: Sequence[Result], folder: Path, title: str, command: str) -
     Args:
         results: At least one result.
         folder: Folder, which is created if it does not exist. ``runs`` in it holds the small files of each run, and a
-            video per task.
+            video and a still picture per task.
         title: Title of the report.
         command: Exact command that made the results.
 
@@ -46,10 +46,10 @@ def publish(results: Sequence[Result], folder: Path, title: str, command: str) -
     """
     earlier = read_results_csv(folder / FILE) if (folder / FILE).is_file() else []
     commands = [*(each for each in _commands(folder) if each != command), command]
-    filmed = {_key(result) for result, _ in films(results)}
+    pictures = [path for find in (stills, _films) for _, path in one_per_task(results, find)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        published = {_key(result): _copied(result, folder, _key(result) in filmed) for result in results}
+        published = {_key(result): _copied(result, folder, pictures) for result in results}
         (folder / COMMANDS).write_text(json.dumps(commands, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{error.filename or folder}: found {error.strerror!r}, expected a place to write") from error
@@ -68,7 +68,12 @@ def _order(results: Iterable[Result]) -> Any:
     return lambda result: (result.seed, tasks.index(result.task), policies.index(result.policy))
 
 
-def _copied(result: Result, folder: Path, filmed: bool) -> Result:
+def _films(folder: Path) -> list[Path]:
+    """The videos of a run as GIF, without which an MP4 is not looked for."""
+    return [video.with_suffix(".gif") for video in videos(folder)]
+
+
+def _copied(result: Result, folder: Path, pictures: Iterable[Path]) -> Result:
     """The result, with a folder in which its small files are."""
     weight = result.metrics.get(SWEPT)
     policy = result.policy if weight is None else f"{result.policy} {weight:g}"
@@ -80,10 +85,9 @@ def _copied(result: Result, folder: Path, filmed: bool) -> Result:
     for name in (*EVIDENCE, ORIGIN):
         if (result.folder / name).is_file():
             shutil.copyfile(result.folder / name, target / name)
-    for video in videos(result.folder)[:1] if filmed else ():
-        (target / video.parent.name).mkdir(exist_ok=True)
-        gif = video.with_suffix(".gif")  # without which an MP4 is not looked for
-        shutil.copyfile(gif, target / gif.parent.name / gif.name)
+    for path in (each for each in pictures if each.is_relative_to(result.folder)):
+        (target / path.parent.name).mkdir(exist_ok=True)
+        shutil.copyfile(path, target / path.parent.name / path.name)
     return replace(result, folder=target)
 
 

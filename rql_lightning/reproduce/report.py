@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rql_lightning.errors import ConfigurationError, OutputError
+from rql_lightning.reporting.html.embedding import stills, videos
 from rql_lightning.reporting.html.page import render, write_page
 from rql_lightning.reporting.paper import METRICS, paper_rows
 from rql_lightning.reproduce import rows as texts
 from rql_lightning.reproduce.markdown import markdown
-from rql_lightning.reproduce.pictures import films, origins, pictures, trade_off
+from rql_lightning.reproduce.pictures import one_per_task, origins, pictures, trade_off
 from rql_lightning.reproduce.reasons import Reasons, read_reasons
 from rql_lightning.reproduce.results import FILE, Result, write_results_csv
 from rql_lightning.reproduce.rows import Row
@@ -72,7 +73,8 @@ def _content(results: Sequence[Result], title: str, command: str, reasons: Reaso
         "ablations": [_ablations(task, more, table) for task in _tasks(more)],
         "sweeps": [_sweep(*key, swept[key], f"sweep-{index}") for index, key in enumerate(swept)],
         "pictures": [pictures(row, f"row-{index}") for index, row in enumerate(every)],
-        "films": films(results),
+        "stills": one_per_task(results, stills),
+        "films": one_per_task(results, videos),
         "runs": list(results),
         "total_seconds": sum(result.seconds for result in results),
         "origins": origins(results),
@@ -101,10 +103,12 @@ def _cells(row: Row) -> list[dict[str, Any]]:
 
 
 def _ablations(task: str, more: Sequence[Row], table: Sequence[Row]) -> dict[str, Any]:
-    compared = [row for row in table if (row.task, row.policy) == (task, texts.CUSTOMIZED)]
-    others = [row for row in more if row.task == task]
+    compared = [row for row in [*table, *more] if row.task == task and row.policy in texts.RESIDUAL][:1]
+    others = [row for row in more if row.task == task and row not in compared]
     content = _table(task, [*compared, *others])
-    shown = ["–" for _ in compared] + [texts.improvement(row, table) for row in others]
+    if not compared:
+        return content
+    shown = ["–" for _ in compared] + [texts.improvement(row, compared) for row in others]
     for row, probability in zip(content["rows"], shown, strict=True):
         row["improvement"] = probability
     return content

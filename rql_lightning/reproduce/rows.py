@@ -17,6 +17,8 @@ SWEPT = "omega_prime"
 
 _THREE_DIGITS = ("mean_abs_position", "lane_index")
 CUSTOMIZED = "RL Customized"
+RESIDUAL = (CUSTOMIZED, "Residual")
+"""Names of residual Q-learning in Table 1 and among its alternatives."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def improvement(row: Row, table: Sequence[Row]) -> str:
         table: Rows among which that of residual Q-learning is looked for; "–" if it is not there.
     """
     for other in table:
-        if (other.task, other.policy) == (row.task, CUSTOMIZED):
+        if other.task == row.task and other.policy in RESIDUAL:
             estimate = probability_of_improvement([_returns(other, "total")], [_returns(row, "total")])
             return estimate_text(estimate, "probability")
     return "–"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ import torch
 from PIL import Image
 
 from rql_lightning import load_policy
+from rql_lightning.checkpoints import read_checkpoint
 from rql_lightning.reproduce import demo, export, sweep
+from rql_lightning.reproduce.jobs import locked
 from rql_lightning.train import main
 
 ROOT = Path(__file__).parents[2]
@@ -56,36 +60,75 @@ def test_demo_outside_the_project_says_so(tmp_path, monkeypatch, capsys):
     assert "error: --config: found no file configs/cartpole/residual_soft_q.yaml" in refused_by(demo.main, capsys)
 
 
-def test_sweep_runs_every_setting_once(small, tmp_path, monkeypatch, capsys):
-    asked: list[list[str]] = []
-    original = subprocess.run
-
-    def counting(command: list[str], **kwargs: Any) -> Any:
-        asked.append(command)
-        return original(command, **kwargs)
-
-    monkeypatch.setattr(sweep.subprocess, "run", counting)
-    arguments = [*small, "--root", str(tmp_path), "--seeds", "0", "1"]
-    arguments += ["--vary", "model.omega_prime", "--values", "100", "--data.total_frames=256", "--jobs=2"]
-    monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
-    sweep.main()
+def test_sweep_runs_every_setting_once(small, tmp_path, capsys):
+    words = [*small, "--root", str(tmp_path), "--seeds", "0", "1", "--jobs=2", "--data.total_frames=256"]
+    words += ["--vary", "model.omega_prime", "model.alpha_hat", "--values"]
+    sweep.main([*words, "3"])
     first = capsys.readouterr().out
     paths = sorted(tmp_path.rglob("metrics.json"))
-    assert len(paths) == len(asked) == 2
     runs = [json.loads(path.read_text()) for path in paths]
     assert [run["frames"] for run in runs] == [256, 256] and runs[0]["kl_to_prior"] != runs[1]["kl_to_prior"]
-    assert "IQM" in first and all(f"{run['basic_return_mean']:.2f}" in first for run in runs)
-    sweep.main()
-    assert capsys.readouterr().out == first and len(asked) == 2
-    monkeypatch.setattr(sys, "argv", ["sweep", *arguments, "--model.gamma=0.9"])
-    assert "settings.json: found a run of other settings" in refused_by(sweep.main, capsys)
-    assert len(asked) == 2
+    assert "[2/2]" in first and "IQM" in first and all(f"{run['basic_return_mean']:.2f}" in first for run in runs)
+    for seed, path in enumerate(paths):
+        assert f"model.omega_prime+model.alpha_hat=3/seed{seed}" in path.as_posix()
+    sweep.main([*words, "3", "0.3"])
+    second = capsys.readouterr().out
+    assert "2 of 4 jobs are finished already" in second and "[4/4]" in second
+    report = (tmp_path / "cartpole_residual_soft_q" / "report.html").read_text(encoding="utf-8")
+    assert "ω′ = 0.3" in report and "ω′ = 3" in report
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
+    assert len(written) == 4
+    message = refused_by(lambda: sweep.main([*words, "3", "--model.gamma=0.9"]), capsys)
+    assert "found a result of other settings" in message and "--force" in message
+    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
 
 
-def test_sweep_shows_the_command_that_failed_and_its_message(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["sweep", "--config", CONFIG, "--root", str(tmp_path), "--model.gamma=7"])
-    message = refused_by(sweep.main, capsys)
-    assert message.startswith("error: ") and "--model.gamma=7" in message and "model.gamma: found 7" in message
+def test_sweep_names_what_failed_and_shows_the_rest(small, tmp_path, capsys):
+    words = [
+        *small,
+        "--root",
+        str(tmp_path),
+        "--data.total_frames=256",
+        "--vary",
+        "model.gamma",
+        "--values",
+        "7",
+        "0.5",
+    ]
+    with pytest.raises(SystemExit) as stop:
+        sweep.main(words)
+    screen = capsys.readouterr()
+    assert stop.value.code == 2 and "1 jobs failed; the same command tries them again" in screen.err
+    assert "failed: model.gamma=7/seed0" in screen.out and "model.gamma: found 7" in screen.out
+    assert "IQM" not in screen.out and len(list(tmp_path.rglob("metrics.json"))) == 1
+    report = (tmp_path / "cartpole_residual_soft_q" / "report.html").read_text(encoding="utf-8")
+    assert "residual_soft_q, model.gamma = 0.5" in report and "model.gamma = 7" not in report
+
+
+def test_a_stopped_sweep_goes_on_from_its_checkpoint(small, tmp_path):
+    words = [*small, "--root", str(tmp_path), "--data.total_frames=50_000", "--evaluation.every_n_frames=100_000_000"]
+    words = [sys.executable, "-m", "rql_lightning.reproduce.sweep", *words]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    screen, _ = process.communicate(timeout=120)
+    assert process.returncode == 130 and "stopped: the same command goes on from here" in screen
+    (checkpoint,) = tmp_path.rglob("last.ckpt")
+    spent = read_checkpoint(checkpoint)["rql_lightning"]["frames"]
+    assert 0 < spent < 50_000 and not list(tmp_path.rglob("metrics.json"))
+    again = subprocess.run(words, capture_output=True, text=True, check=True)
+    (log,) = tmp_path.rglob("log.txt")
+    assert "[1/1] seed0" in again.stdout and f"--ckpt_path={checkpoint}" in log.read_text(encoding="utf-8")
+    (metrics,) = tmp_path.rglob("metrics.json")
+    assert json.loads(metrics.read_text())["frames"] >= 50_000
+
+
+def test_two_sweeps_in_one_folder_are_refused(small, tmp_path, capsys):
+    with locked(tmp_path / "cartpole_residual_soft_q" / ".lock", wait=False):
+        message = refused_by(lambda: sweep.main([*small, "--root", str(tmp_path)]), capsys)
+    assert "found another command that runs a plan here" in message
 
 
 def test_an_exported_policy_is_the_policy(among_finished_runs, tmp_path, monkeypatch, capsys):
@@ -102,9 +145,9 @@ def test_an_exported_policy_is_the_policy(among_finished_runs, tmp_path, monkeyp
     assert run.metrics()["basic_return_mean"] > 0
 
 
-def test_sweep_of_a_config_that_is_not_there(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["sweep", "--config", str(tmp_path / "missing.yaml"), "--root", str(tmp_path)])
-    assert "missing.yaml" in refused_by(sweep.main, capsys)
+def test_sweep_of_a_config_that_is_not_there(tmp_path, capsys):
+    words = ["--config", str(tmp_path / "missing.yaml"), "--root", str(tmp_path)]
+    assert "missing.yaml" in refused_by(lambda: sweep.main(words), capsys)
 
 
 def test_export_to_where_nothing_can_be_written(tmp_path, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rql_lightning.loading import load_policy
 from rql_lightning.reproduce import export, sweep
 from rql_lightning.reproduce.__main__ import main as reproduce
+from rql_lightning.reproduce.plan import Plan
 from rql_lightning.train import main
 
 ROOT = Path(__file__).parents[2]
@@ -124,21 +125,16 @@ SWEEPS = [line for page in PAGES for line in commands(page) if line.startswith(S
 
 
 @pytest.mark.parametrize("line", SWEEPS)
-def test_sweeps_of_the_docs_are_understood(line, tmp_path, monkeypatch, capsys):
+def test_sweeps_of_the_docs_are_understood(line, monkeypatch, capsys):
     """Each run that a sweep would start is a command that the command line takes."""
     monkeypatch.chdir(ROOT)
-    started = []
-
-    def run_one(config: str, root: Path, seed: int, overrides: list[str]) -> dict[str, float]:
-        started.append([config, f"--seed_everything={seed}", *overrides])
-        return dict.fromkeys(sweep.SHOWN, 1.0)
-
-    monkeypatch.setattr(sweep, "run_one", run_one)
-    monkeypatch.setattr(sys, "argv", ["sweep", *shlex.split(line.removeprefix(SWEEP)), "--root", str(tmp_path)])
-    sweep.main()
+    plans: list[Plan] = []
+    monkeypatch.setattr(sweep, "run_plan", lambda plan, out, given: plans.append(plan))
+    sweep.main(shlex.split(line.removeprefix(SWEEP)))
+    (plan,) = plans
     monkeypatch.setattr(sys, "argv", ["train"])
     with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", *started[-1], "--print_config"])
+        main([*plan.jobs[-1].words(Path("runs"), {})[2:], "--print_config"])
     assert stop.value.code == 0, capsys.readouterr().err
 
 

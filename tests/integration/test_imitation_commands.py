@@ -140,10 +140,7 @@ def run_small(words: list[str]) -> None:
     elif module == "reproduce.coverage":
         coverage([*arguments, "--episodes=3"])
     elif module == "reproduce.sweep":
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["sweep", *[word for word in arguments if word not in ("100", "1000")]])
-            patch.setattr(sys, "argv", [*sys.argv, *DRAWN, *EVALUATION])
-            sweep()
+        sweep([*[word for word in arguments if word not in ("100", "1000")], *DRAWN, *EVALUATION])
     else:
         command, small = arguments[0], list(SMALL[arguments[0]])
         if command == "fit":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from rql_lightning.callbacks import FrameCheckpoint, evaluation, report, run_report, videos
 from rql_lightning.checkpoints import read_checkpoint
@@ -53,6 +55,10 @@ def test_the_report_shows_the_run_and_how_it_was_made(run):
     page = (run.folder() / "report.html").read_text(encoding="utf-8")
     assert "CartPole-v0: residual_soft_q, version_0" in page and "python -m rql_lightning.train fit " in page
     assert page.count("<svg") == 4 and ("data:video/mp4" in page or "data:image/gif" in page)
+    still = run.folder() / "videos" / "before_after-1000000.png"
+    assert page.count(base64.b64encode(still.read_bytes()).decode()) == 1
+    with Image.open(still) as image:
+        assert image.width > 1000
     run("test", *SHORT, "--evaluation.figures=true", f"--ckpt_path={run.checkpoint()}")
     page = (run.folder() / "report.html").read_text(encoding="utf-8")
     assert "python -m rql_lightning.train fit " in page and "python -m rql_lightning.train test " in page

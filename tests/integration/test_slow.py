@@ -7,6 +7,7 @@ import sys
 import zipfile
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,9 @@ from rql_lightning import load_policy
 from rql_lightning.data import EVALUATION_SEEDS
 from rql_lightning.envs import make_vector_env
 from rql_lightning.evaluation import run_episodes
-from rql_lightning.reproduce.sweep import run_one
+from rql_lightning.reporting.metrics import read_metrics
+from rql_lightning.reproduce.jobs import product, run_job
+from rql_lightning.reproduce.plan import Job, Plan
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -24,23 +27,30 @@ def config(name: str, task: str = "cartpole") -> str:
     return str(ROOT / f"configs/{task}/{name}.yaml")
 
 
+def run_one(config: str, out: Path, seed: int, settings: dict[str, str]) -> dict[str, Any]:
+    """Run ``fit`` for one seed, as a plan does; return its ``metrics.json``."""
+    Plan("one", "", (Job("run", "fit", config, seed, settings),)).write(out)
+    run_job(str(out), "run")
+    return read_metrics(product(out, "run") / "metrics.json")
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_no_seed_of_the_customization_collapses(seed, tmp_path):
-    metrics = run_one(config("residual_soft_q"), tmp_path, seed, [])
+    metrics = run_one(config("residual_soft_q"), tmp_path, seed, {})
     assert metrics["episodes"] == 200 and metrics["success_rate"] == 1.0
     assert metrics["basic_return_mean"] >= 424.5 and metrics["mean_abs_position_mean"] <= 0.06
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_prior_from_scratch(seed, tmp_path):
-    metrics = run_one(config("rl_prior"), tmp_path, seed, [])
+    metrics = run_one(config("rl_prior"), tmp_path, seed, {})
     assert metrics["episodes"] == 200 and metrics["success_rate"] == 1.0
     assert metrics["basic_return_mean"] >= 425.5
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_full_policy(seed, tmp_path):
-    metrics = run_one(config("full"), tmp_path, seed, [])
+    metrics = run_one(config("full"), tmp_path, seed, {})
     assert metrics["episodes"] == 200 and metrics["success_rate"] == 1.0
     assert metrics["basic_return_mean"] >= 424.5 and metrics["mean_abs_position_mean"] <= 0.07
 
@@ -51,7 +61,7 @@ def test_full_policy(seed, tmp_path):
     [("rl_prior", 43.5, (0.0, 0.75)), ("residual_soft_q", 41.5, (0.95, 1.0)), ("full", 41.5, (0.95, 1.0))],
 )
 def test_highway(name, basic, lanes, seed, tmp_path):
-    metrics = run_one(config(name, "highway"), tmp_path, seed, ["--video.episodes=0"])
+    metrics = run_one(config(name, "highway"), tmp_path, seed, {"video.episodes": "0"})
     assert metrics["success_rate"] >= 0.95 and metrics["basic_return_mean"] >= basic
     assert lanes[0] <= metrics["lane_index_mean"] <= lanes[1]
 
@@ -61,7 +71,7 @@ def test_highway(name, basic, lanes, seed, tmp_path):
     ("name", "basic", "negative"), [("rl_prior", 95.0, 999), ("residual_sac", 95.0, 37.5), ("full", 94.5, 32.0)]
 )
 def test_mountain_car(name, basic, negative, seed, tmp_path):
-    metrics = run_one(config(name, "mountain_car"), tmp_path, seed, ["--video.episodes=0"])
+    metrics = run_one(config(name, "mountain_car"), tmp_path, seed, {"video.episodes": "0"})
     assert metrics["success_rate"] == 1.0 and metrics["basic_return_mean"] >= basic
     assert metrics["negative_actions_mean"] <= negative
 
@@ -71,7 +81,7 @@ def test_mountain_car(name, basic, negative, seed, tmp_path):
     ("name", "basic", "clear"), [("rl_prior", -7.6, 0.0), ("residual_sac", -8.0, 0.95), ("full", -8.0, 0.0)]
 )
 def test_parking(name, basic, clear, seed, tmp_path):
-    metrics = run_one(config(name, "parking"), tmp_path, seed, ["--video.episodes=0"])
+    metrics = run_one(config(name, "parking"), tmp_path, seed, {"video.episodes": "0"})
     assert metrics["success_rate"] >= 0.97 and metrics["basic_return_mean"] >= basic
     assert metrics["no_violation_mean"] >= clear
 
@@ -89,13 +99,13 @@ def test_the_shipped_prior_scores_the_same_on_highway_env(task, name):
 def test_omega_prime_trades_the_wish_for_the_prior(tmp_path):
     runs = {}
     for value in ("0.3", "1", "10", "100"):
-        both = [f"--model.omega_prime={value}", f"--model.alpha_hat={value}"]
+        both = {"model.omega_prime": value, "model.alpha_hat": value}
         runs[value] = run_one(config("residual_soft_q"), tmp_path / value, 0, both)
     for smaller, larger in pairwise(runs.values()):
         assert smaller["kl_to_prior"] > larger["kl_to_prior"]
         assert smaller["mean_abs_position_mean"] < larger["mean_abs_position_mean"]
     assert runs["100"]["kl_to_prior"] < 1e-4
-    alone = run_one(config("residual_soft_q"), tmp_path / "0", 0, ["--model.omega_prime=0"])
+    alone = run_one(config("residual_soft_q"), tmp_path / "0", 0, {"model.omega_prime": "0"})
     assert alone["kl_to_prior"] > 10 * runs["0.3"]["kl_to_prior"]
 
 

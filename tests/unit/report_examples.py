@@ -1,7 +1,8 @@
-"""Hand-made results and run folders for tests of reports."""
+"""Hand-made results and run folders for tests of reports, and what a page shows."""
 
 from __future__ import annotations
 
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def summary(basic: float, add_on: float, negative: float, **more: Any) -> dict[s
 
 
 def run_folder(path: Path, command: str = "python -m rql_lightning.train fit", video: bool = True) -> Path:
-    """A finished run's folder."""
+    """A finished run's folder, with a video and moments of it."""
     path.mkdir(parents=True)
     write_metrics(summary(95.5, -2.9, 29.0), path / "metrics.json")
     write_metrics(summary(95.75, -3.25, 32.5, kl_to_prior=None), path / "prior_metrics.json")
@@ -42,6 +43,7 @@ def run_folder(path: Path, command: str = "python -m rql_lightning.train fit", v
         pictures[0].save(
             path / "videos" / "episode-1000000.gif", save_all=True, append_images=pictures[1:], duration=40
         )
+        pictures[1].save(path / "videos" / "before_after-1000000.png")
     about = {
         "title": f"MountainCar {HOSTILE}",
         "metric": "negative_actions",
@@ -66,3 +68,51 @@ def results(folder: Path | None) -> list[Result]:
             swept = summary(95.0 + weight, -3.0 - weight, 30.0, omega_prime=weight)
             found.append(Result("mountain_car", "sweep", seed, swept, None, f"fit --omega {weight}", 5.0, None))
     return found
+
+
+VOID = {"meta", "link", "img", "br", "hr", "input", "source"}
+
+
+class Page(HTMLParser):
+    """Checks that elements nest, and collects what tests ask for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loaded: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.alternatives: list[str | None] = []
+        self.rows: list[list[str]] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        named = dict(attributes)
+        self.loaded += [named[key] or "" for key in ("src", "href", "xlink:href", "poster", "srcset") if key in named]
+        self.alternatives += [named.get("alt")] if tag == "img" else []
+        self.ids += [named["id"] or ""] if "id" in named else []
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] = f"{self.rows[-1][-1]} {data}".strip()
+
+    def row(self, start: str) -> list[str]:
+        (found,) = (row for row in self.rows if row and row[0].startswith(start))
+        return [" ".join(cell.split()) for cell in found]

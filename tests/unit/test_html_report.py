@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 import yaml
 from matplotlib.figure import Figure
-from report_examples import HOSTILE, results, run_folder
+from report_examples import HOSTILE, Page, results, run_folder
 
 from rql_lightning.errors import ConfigurationError, OutputError
 from rql_lightning.reporting.html.embedding import svg, videos
@@ -20,51 +19,6 @@ from rql_lightning.reporting.html.provenance import commit, duration, machine, p
 from rql_lightning.reporting.html.run import write_run_report
 from rql_lightning.reproduce.report import write_report
 from rql_lightning.reproduce.results import read_results_csv
-
-VOID = {"meta", "link", "img", "br", "hr", "input", "source"}
-
-
-class Page(HTMLParser):
-    """Checks that elements nest, and collects what tests ask for."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loaded: list[str] = []
-        self.ids: list[str] = []
-        self.tags: list[str] = []
-        self.rows: list[list[str]] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-        named = dict(attributes)
-        self.loaded += [named[key] or "" for key in ("src", "href", "xlink:href", "poster", "srcset") if key in named]
-        self.ids += [named["id"] or ""] if "id" in named else []
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] = f"{self.rows[-1][-1]} {data}".strip()
-
-    def row(self, start: str) -> list[str]:
-        (found,) = (row for row in self.rows if row and row[0].startswith(start))
-        return [" ".join(cell.split()) for cell in found]
 
 
 def assert_self_contained(page: Page) -> None:
@@ -76,7 +30,10 @@ def test_the_report_of_a_run(tmp_path):
     path = write_run_report(run_folder(tmp_path / "run", command=f"python {HOSTILE}"))
     page = Page(path)
     assert_self_contained(page)
-    assert page.tags.count("svg") == 4 and page.tags.count("img") == 1
+    assert page.tags.count("svg") == 4 and page.alternatives == [
+        "Evaluation seed 1000000, moments of one episode: prior above, policy below",
+        "episode 1000000: prior and policy in the same episode",
+    ]
     assert page.row("basic return") == ["basic return", "95.75 ± 0.50", "95.50 ± 0.50", "95.61 ± 0.43"]
     assert page.row("negative actions")[1:] == ["32.50 ± 0.50", "29.00 ± 0.50", "37.90 ± 0.75"]
     assert page.row("KL to prior")[1:] == ["–", "0.250", "–"]
@@ -110,13 +67,27 @@ def test_the_report_of_a_reproduction(tmp_path):
     assert page.row("ω′ = 0.5")[2] == "95.50 ± 0.50 IQM 95.50 [95.50, 95.50]"
     text = path.read_text(encoding="utf-8")
     assert "Better than the paper or equal: 8 of 8 cells" in text and "ω′ = 2" in text
-    assert page.tags.count("svg") == 2 * 3 + 1 and page.tags.count("img") == 1
-    assert text.count("<details>") == 1 + 1 + 2 + 1  # sweep, video, curves of two rows, all runs
+    assert page.tags.count("svg") == 2 * 3 + 1 and page.alternatives == [
+        "RL Customized, training seed 0, evaluation seed 1000000, moments of one episode: prior above, policy below",
+        "RL Customized, seed 0, episode-1000000".replace("-", " "),
+    ]
+    assert text.count("<details>") == 1 + 1 + 1 + 2 + 1  # sweep, still, video, curves of two rows, all runs
     markdown = (path.parent / "report.md").read_text(encoding="utf-8")
     assert "| RL Prior Policy | 0, 1 | 100.00 %<br>IQM" in markdown and "8 of 8 cells" in markdown
     assert "<script>" not in re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
     assert [r.metrics for r in read_results_csv(path.parent / "results.csv")] == [r.metrics for r in results(folder)]
     assert str(tmp_path) not in text + markdown
+
+
+def test_alternatives_are_compared_with_residual_q_learning_where_it_is(tmp_path):
+    """On its own, as in the ablations, or not at all."""
+    greedy = [r for r in results(None) if r.policy == HOSTILE]
+    ours = [dataclasses.replace(r, policy="Residual") for r in results(None) if r.policy == "RL Customized"]
+    page = Page(write_report([*greedy, *ours], tmp_path, "t", "c"))
+    assert page.row("<script>")[-1] == "1.00 [1.00, 1.00]" and page.row("Residual")[-1] == "–"
+    alone = Page(write_report(greedy, tmp_path, "t", "c"))
+    assert len(alone.row("<script>")) == 5 and "P(residual" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "<h2>Policies: mountain_car</h2>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_worse_cell_has_its_reason(tmp_path):
@@ -217,5 +188,5 @@ def test_a_browser_shows_it_all(tmp_path, kind):
     words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900", "--enable-logging=stderr"]
     words += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert 'data-checked="1 0 0 0"' in done.stdout, done.stdout[-500:] + done.stderr[-500:]
+    assert 'data-checked="2 0 0 0"' in done.stdout, done.stdout[-500:] + done.stderr[-500:]
     assert "CONSOLE" not in done.stderr

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from concurrent.futures import Future
+import dataclasses
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from pretended_engine import Pretended
 
 from rql_lightning.errors import ConfigurationError, OutputError
 from rql_lightning.reporting.paper import paper_row
 from rql_lightning.reproduce import __main__ as reproduce
 from rql_lightning.reproduce.execution import execute, failures, plan_table
 from rql_lightning.reproduce.experiments import EXPERIMENTS, POLICIES, TASKS, table1
-from rql_lightning.reproduce.jobs import folder_of, is_finished, locked, read_state
+from rql_lightning.reproduce.jobs import is_finished, locked, read_state
 from rql_lightning.reproduce.plan import Job, Plan, Row, joined, read_plan
 
 ROOT = Path(__file__).parents[2]
@@ -33,39 +34,35 @@ def plan_of(*jobs: Job) -> Plan:
     return Plan("some", "some command", jobs)
 
 
-class Pretended:
-    """An engine that pretends: it notes the order, and jobs whose name has "bad" fail."""
-
-    slots = 1.0
-
-    def __init__(self) -> None:
-        self.order: list[str] = []
-
-    def submit(self, out: Path, name: str) -> Future[None]:
-        future: Future[None] = Future()
-        self.order.append(name)
-        folder = folder_of(out, name)
-        (folder / "run").mkdir(parents=True, exist_ok=True)
-        code = 3 if "bad" in name else 0
-        state = {"fingerprint": read_plan(out).fingerprints()[name], "command": [], "run": "run", "returncode": code}
-        state |= {"seconds": 1.5, "peak_memory_bytes": 7}
-        (folder / "job.json").write_text(json.dumps(state))
-        (folder / "log.txt").write_text("first\n\nsecond\rthird\n", newline="")
-        if code:
-            future.set_exception(RuntimeError(f"{name} failed"))
-        else:
-            future.set_result(None)
-        return future
-
-    def stop(self) -> None:
-        raise AssertionError("not stopped")
-
-
 def test_products_are_needs_and_paths():
     customised = job("b", "a", other="plain")
     assert customised.needs == ("a",)
     words = customised.words(Path("folder"), {"a": Path("runs/a")})
     assert "--need0=runs/a/x" in words and "--other=plain" in words and "--trainer.default_root_dir=folder" in words
+
+
+def test_a_dictionary_is_no_product():
+    settings = {"dictionary": "{max_episode_steps: 30}", "json": '{"a":1}', "both": "{a: 1, b: {2: c}}"}
+    assert job("a", **settings).needs == ()
+    words = job("b", "a", **settings).words(Path("folder"), {"a": Path("runs/a")})
+    assert {f"--{key}={value}" for key, value in settings.items()} <= set(words)
+
+
+def test_pictures_are_made_and_no_result_depends_on_them(tmp_path):
+    with_pictures = dataclasses.replace(job("a"), pictures={"video.episodes": "1"})
+    assert with_pictures.words(Path("folder"), {}) == [*job("a").words(Path("folder"), {}), "--video.episodes=1"]
+    assert plan_of(with_pictures).fingerprints() == plan_of(job("a")).fingerprints()
+    plan_of(with_pictures).write(tmp_path)
+    assert read_plan(tmp_path) == plan_of(with_pictures)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_before_and_after_of_each_task_is_filmed(name):
+    """In full and with ``--quick``, in the customization of the RL prior."""
+    for quick in (False, True):
+        (customised,) = [job for job in table1([name], ["RL Customized"], [0], quick, "") if "residual" in job.name]
+        words = customised.words(Path("folder"), defaultdict(Path))
+        assert [word for word in words if "video.episodes" in word] == ["--video.episodes=1"]
 
 
 @pytest.mark.parametrize("jobs", [(job("b", "a"), job("a")), (job("a"), job("a")), (job("b", "nobody"),)])

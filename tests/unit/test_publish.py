@@ -27,9 +27,11 @@ def test_a_published_report_needs_nothing_outside_its_folder(tmp_path):
     found = read_results_csv(folder / "results.csv")
     assert len(found) == len(results(None)) and all(folder in each.folder.parents for each in found)
     assert len({each.folder for each in found}) == len(found)
-    assert len(list(folder.rglob("*.gif"))) == 1 and not list(folder.rglob("*.ckpt"))
+    assert len(list(folder.rglob("*.gif"))) == len(list(folder.rglob("*.png"))) == 1 and not list(
+        folder.rglob("*.ckpt")
+    )
     again = publish(found, folder, "t", "first").read_text(encoding="utf-8")
-    assert again == first and "<svg" in again and "data:image/gif" in again
+    assert again == first and "<svg" in again and "data:image/gif" in again and "data:image/png" in again
 
 
 def test_later_runs_add_to_what_is_published_and_replace_what_they_make_anew(tmp_path):

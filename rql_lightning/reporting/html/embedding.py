@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rql_lightning.reporting.before_after import NAME
 from rql_lightning.reporting.figures import POLICY_COLOR, PRIOR_COLOR
 
 if TYPE_CHECKING:
@@ -48,6 +49,15 @@ def videos(folder: Path) -> list[Path]:
         if chosen.stat().st_size <= LARGEST:
             found.append(chosen)
     return found
+
+
+def stills(folder: Path) -> list[Path]:
+    """Return the pictures of a run that show prior and policy in moments of the same episode.
+
+    Args:
+        folder: Folder of the run.
+    """
+    return sorted((folder / "videos").glob(f"{NAME}-*.png"))
 
 
 def svg(figure: Figure, name: str) -> Markup:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rql_lightning.reporting.figures import RETURNS
 from rql_lightning.reporting.histograms import read_histograms
-from rql_lightning.reporting.html.embedding import svg, videos
+from rql_lightning.reporting.html.embedding import stills, svg, videos
 from rql_lightning.reporting.html.page import render, write_page
 from rql_lightning.reporting.html.panels import curve_panel, distribution_panel
 from rql_lightning.reporting.html.provenance import duration, size
@@ -38,7 +38,7 @@ def write_origin(folder: Path, about: Mapping[str, Any], stage: str, facts: Mapp
 
 
 def write_run_report(folder: Path) -> Path:
-    """Write ``report.html``: table, learning curves, distribution, plan, videos, and how the run was made.
+    """Write ``report.html``: table, learning curves, distribution, plan, moments and videos, and how the run was made.
 
     Args:
         folder: Folder of the run, with ``metrics.json`` and ``run.json``; what else is missing is left out.
@@ -73,6 +73,7 @@ def write_run_report(folder: Path) -> Path:
         curves=[svg(curve_panel(history, prior, name), f"curve-{name}") for name in RETURNS if len(history) > 1],
         distribution=svg(distribution_panel(read_histograms(pictured)), "distribution") if pictured.is_file() else None,
         plan=folder / "plan.png" if (folder / "plan.png").is_file() else None,
+        stills=stills(folder),
         videos=videos(folder),
         stages=[_stage(name, facts) for name, facts in about["stages"].items()],
     )
