@@ -72,14 +72,14 @@ def test_finite_bounds_become_the_unit_interval_and_goals_are_appended():
         Encoder.scaled_of(BOUNDED, [1.0, 1.0])
 
 
-@pytest.mark.parametrize("name", ["cartpole-rl", "highway-rl", "mountain-car-rl", "parking-rl"])
+@pytest.mark.parametrize("name", ["cartpole-rl", "highway-rl", "parking-rl"])
 def test_a_file_of_version_0_1_0_has_its_encoder_in_its_observation_space(name):
     checkpoint = read_checkpoint(resolve(f"pretrained:{name}"))
     description = checkpoint["rql_lightning"]["policy"]
     assert "encoder" not in description
     policy = build_policy(description)
     space = policy.observation_space
-    scaled = name in ("mountain-car-rl", "parking-rl")
+    scaled = name == "parking-rl"
     expected = Encoder.scaled_of(space, description.get("goal_scales")) if scaled else Encoder.raw_of(space)
     assert policy.encoder.describe() == expected.describe()
     weights = with_encoders(checkpoint["state_dict"], description)
