@@ -73,8 +73,8 @@ POLICIES: tuple[str, ...] = ("RL Prior Policy", "RL Customized", "RL ME-MCTS")
 POLICIES += ("IL Prior Policy", "IL Customized", "IL ME-MCTS", "RL Full Policy")
 QUICK = {"data.total_frames": "12_288", "evaluation.every_n_frames": "100_000_000", "video.episodes": "0"}
 """Settings of ``--quick``, which exercises everything and shows nothing about results."""
-QUICK_EPISODES = 20
-"""Largest number of demonstrations with ``--quick``."""
+QUICK_EPISODES, QUICK_SECONDS = 20, 15.0
+"""Largest number of demonstrations, and what a job takes on one core, with ``--quick``."""
 
 
 class Builder:
@@ -120,7 +120,7 @@ class Builder:
             settings |= {"episodes": str(QUICK_EPISODES)} if subcommand == "predict" else {}
         row = None if policy is None else Row(self.name, policy, self.seed)
         path = f"configs/{self.name}/{config}.yaml"
-        seconds = 60 * self.task.minutes.get(what or config, 1.0)
+        seconds = QUICK_SECONDS if self.quick else 60 * self.task.minutes.get(what or config, 1.0)
         name = f"{self.name}/{config}{label}/{self.seed}"
         return Job(name, subcommand, path, self.seed, settings, row, seconds, pictures or {})
 
