@@ -138,6 +138,7 @@ class Builder:
         settings = {"data.demonstrations": f"{{{demonstrations.name}}}/trajectories"}
         wanted = min(QUICK_EPISODES, episodes or QUICK_EPISODES) if self.quick else episodes
         settings |= {} if wanted is None else {"data.episodes": str(wanted)}
+        settings |= ALONE if wanted == 1 else {}
         settings |= {"data.total_frames": "32_768"} if self.quick else {}
         return self.job("behavior_cloning", f"IL Prior Policy{label and ', ' + label[1:]}", settings, label=label)
 
@@ -243,6 +244,8 @@ def omega_sweep(tasks: Sequence[str], policies: Sequence[str], seeds: Iterable[i
 OMEGA_PRIME = {"cartpole": 0.9, "mountain_car": 0.1, "highway": 1.0, "parking": 0.007}
 """ω′ = α̂ of the configs."""
 EPISODES = (1, 3, 10, 30, 100)
+ALONE = {"data.validation_fraction": "0", "data.total_frames": "100_000"}
+"""Settings of an imitation prior from one episode: none is left to hold out, and so to stop early by."""
 
 
 def demonstrations_sweep(
