@@ -73,8 +73,8 @@ POLICIES: tuple[str, ...] = ("RL Prior Policy", "RL Customized", "RL ME-MCTS")
 POLICIES += ("IL Prior Policy", "IL Customized", "IL ME-MCTS", "RL Full Policy")
 QUICK = {"data.total_frames": "12_288", "evaluation.every_n_frames": "100_000_000", "video.episodes": "0"}
 """Settings of ``--quick``, which exercises everything and shows nothing about results."""
-QUICK_EPISODES = 20
-"""Largest number of demonstrations with ``--quick``."""
+QUICK_EPISODES, QUICK_SECONDS = 20, 15.0
+"""Largest number of demonstrations, and what a job takes on one core, with ``--quick``."""
 
 
 class Builder:
@@ -120,7 +120,7 @@ class Builder:
             settings |= {"episodes": str(QUICK_EPISODES)} if subcommand == "predict" else {}
         row = None if policy is None else Row(self.name, policy, self.seed)
         path = f"configs/{self.name}/{config}.yaml"
-        seconds = 60 * self.task.minutes.get(what or config, 1.0)
+        seconds = QUICK_SECONDS if self.quick else 60 * self.task.minutes.get(what or config, 1.0)
         name = f"{self.name}/{config}{label}/{self.seed}"
         return Job(name, subcommand, path, self.seed, settings, row, seconds, pictures or {})
 
@@ -138,6 +138,7 @@ class Builder:
         settings = {"data.demonstrations": f"{{{demonstrations.name}}}/trajectories"}
         wanted = min(QUICK_EPISODES, episodes or QUICK_EPISODES) if self.quick else episodes
         settings |= {} if wanted is None else {"data.episodes": str(wanted)}
+        settings |= ALONE if wanted == 1 else {}
         settings |= {"data.total_frames": "32_768"} if self.quick else {}
         return self.job("behavior_cloning", f"IL Prior Policy{label and ', ' + label[1:]}", settings, label=label)
 
@@ -243,6 +244,8 @@ def omega_sweep(tasks: Sequence[str], policies: Sequence[str], seeds: Iterable[i
 OMEGA_PRIME = {"cartpole": 0.9, "mountain_car": 0.1, "highway": 1.0, "parking": 0.007}
 """ω′ = α̂ of the configs."""
 EPISODES = (1, 3, 10, 30, 100)
+ALONE = {"data.validation_fraction": "0", "data.total_frames": "100_000"}
+"""Settings of an imitation prior from one episode: none is left to hold out, and so to stop early by."""
 
 
 def demonstrations_sweep(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rql_lightning.reporting.paper import paper_rows
 from rql_lightning.reproduce.experiments import ABLATIONS, EPISODES, OMEGAS
@@ -52,7 +53,8 @@ def test_the_ablations(tmp_path):
 
 def test_the_sweep_over_omega_prime(tmp_path):
     results, page, tables = quick(tmp_path, "omega_sweep", "--tasks", "cartpole")
-    weights = [0.8 * float(factor) for factor in OMEGAS]
+    config = yaml.safe_load((ROOT / "configs/cartpole/residual_soft_q.yaml").read_text(encoding="utf-8"))
+    weights = [config["model"]["init_args"]["omega_prime"] * float(factor) for factor in OMEGAS]
     assert [result.metrics["omega_prime"] for result in results] == pytest.approx(weights)
     assert all(f"\n| ω′ = {weight:g} | 0 | " in tables for weight in weights)
     assert "The weight ω′: cartpole" in page

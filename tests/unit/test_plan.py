@@ -164,6 +164,16 @@ def test_every_experiment_is_a_plan(name, quick):
     assert all(each.estimate > 0 for each in plan)
 
 
+def test_a_single_demonstration_is_not_held_out():
+    """Behaviour cloning refuses to hold one out of one; every other prior is stopped early by those held out."""
+    for quick in (False, True):
+        plan = EXPERIMENTS["demonstrations_sweep"](["cartpole"], [], [0], quick, "")
+        cloned = [each.settings for each in plan if "behavior_cloning" in each.name]
+        assert [settings["data.episodes"] for settings in cloned][:2] == ["1", "3"]
+        held_out = [settings.get("data.validation_fraction") for settings in cloned]
+        assert held_out == ["0", None, None, None, None]
+
+
 def test_parts_are_joined_without_repetition():
     assert [each.name for each in joined("x", "", [[job("a")], [job("a"), job("b", "a")]])] == ["a", "b"]
 
