@@ -10,7 +10,7 @@ from rql_lightning.reporting.metrics import read_metrics
 from rql_lightning.reproduce.jobs import is_finished, product, read_state
 from rql_lightning.reproduce.plan import Plan
 from rql_lightning.reproduce.results import Result
-from rql_lightning.reproduce.rows import SWEPT
+from rql_lightning.reproduce.rows import REFERENCE, SWEPT
 
 OMEGA_PRIME = "model.omega_prime"
 """Key of a job's settings whose value tells the runs of a sweep apart."""
@@ -36,7 +36,7 @@ def collected(plan: Plan, out: Path) -> list[Result]:
         metrics: dict[str, Any] = read_metrics(run / "metrics.json")
         if (run / "reference_metrics.json").is_file():
             metrics |= {
-                f"reference_{key}": value for key, value in read_metrics(run / "reference_metrics.json").items()
+                f"{REFERENCE}{key}": value for key, value in read_metrics(run / "reference_metrics.json").items()
             }
         with suppress(ValueError):  # null is the config's own
             metrics |= {SWEPT: float(job.settings[OMEGA_PRIME])} if OMEGA_PRIME in job.settings else {}

@@ -30,6 +30,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     if content["over_tasks"]:
         head = ["policy", "tasks", "add-on return (0: paper's prior, 1: paper's policy)", "P(better than the prior)"]
         parts += ["## Over tasks", _table(head, content["over_tasks"])]
+    if content["reference"]:
+        parts += ["## On the reference environments", _table(content["reference_head"], content["reference"])]
     for table in content["ablations"]:
         parts += [f"## {'Other policies' if content['tables'] else 'Policies'}: {_text(table['task'])}"]
         parts += [_cells_table(table)]

@@ -18,6 +18,8 @@ from rql_lightning.reproduce.results import FILE, Result, write_results_csv
 from rql_lightning.reproduce.rows import Row
 from rql_lightning.reproduce.verdict import COLUMNS, RULE, Verdict
 
+REFERENCE_HEAD = ("task", "policy", "seed", "success rate", "basic return", "add-on return", "metric", "same episodes")
+
 
 def write_report(results: Sequence[Result], out: Path, title: str, command: str) -> Path:
     """Write ``report.html``, ``report.md`` and ``results.csv`` into a folder, over those of an earlier report.
@@ -70,6 +72,8 @@ def _content(results: Sequence[Result], title: str, command: str, reasons: Reaso
         "tables": [_table(task, [row for row in table if row.task == task]) for task in _tasks(table)],
         "worse": [_worse(row, cell, reasons) for row in table for cell in row.cells if cell.verdict is Verdict.WORSE],
         "over_tasks": texts.over_tasks(table),
+        "reference": texts.on_reference(results),
+        "reference_head": REFERENCE_HEAD,
         "ablations": [_ablations(task, more, table) for task in _tasks(more)],
         "sweeps": [_sweep(*key, swept[key], f"sweep-{index}") for index, key in enumerate(swept)],
         "pictures": [pictures(row, f"row-{index}") for index, row in enumerate(every)],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rql_lightning.reporting.paper import ENVIRONMENTS, METRICS, paper_row, paper_rows
+from rql_lightning.reporting.tables import cell as table_cell
 from rql_lightning.reporting.tables import number, quantity
 from rql_lightning.reproduce.results import Result
 from rql_lightning.reproduce.statistics import Estimate, probability_of_improvement, stratified_interval
@@ -14,6 +15,9 @@ from rql_lightning.reproduce.verdict import RATES, Cell, Verdict, cells, key_of
 
 SWEPT = "omega_prime"
 """Metric that tells the runs of a sweep apart."""
+
+REFERENCE = "reference_"
+"""Prefix of metrics on the reference environments."""
 
 _THREE_DIGITS = ("mean_abs_position", "lane_index")
 CUSTOMIZED = "RL Customized"
@@ -199,6 +203,28 @@ def improvement(row: Row, table: Sequence[Row]) -> str:
             estimate = probability_of_improvement([_returns(other, "total")], [_returns(row, "total")])
             return estimate_text(estimate, "probability")
     return "–"
+
+
+def on_reference(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """Return what runs measured on the reference environments, over all of their episodes.
+
+    Args:
+        results: All results; those without such numbers are left out.
+
+    Returns:
+        Per run: task, policy, seed, success rate, basic return, add-on return, the task's metric, and how many episodes
+        are the same as those of the compiled environment.
+    """
+    lines = []
+    for run in results:
+        found = {name.removeprefix(REFERENCE): each for name, each in run.metrics.items() if name.startswith(REFERENCE)}
+        if not found:
+            continue
+        names = ("success_rate", "basic_return", "add_on_return", METRICS.get(run.task, ""))
+        cells_of_run = [table_cell(name, found).replace("-", "−") for name in names]
+        same = f"{found.get('same_episodes', '–')} of {found['episodes']}"
+        lines.append((run.task, run.policy, str(run.seed), *cells_of_run, same))
+    return lines
 
 
 def swept_point(row: Row) -> tuple[str, float, float]:

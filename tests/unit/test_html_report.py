@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -117,6 +118,18 @@ def test_reasons_that_cannot_be_read(tmp_path, text, found):
     (tmp_path / "reasons.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigurationError, match=found):
         write_report(results(None), tmp_path, "t", "c")
+
+
+def test_what_was_measured_on_the_reference_environments(tmp_path):
+    measured = {"success_rate": 0.98, "basic_return_mean": -7.5, "basic_return_std": 3.25, "no_violation_mean": 0.95}
+    more = {f"reference_{key}": value for key, value in {**measured, "same_episodes": 97, "episodes": 100}.items()}
+    runs = [r for r in results(None) if r.policy == "RL Customized"]
+    runs[0] = replace(runs[0], task="parking", metrics={**runs[0].metrics, **more})
+    path = write_report(runs, tmp_path, "t", "c")
+    expected = ["parking", "RL Customized", "0", "98.0 %", "−7.50 ± 3.25", "–", "0.950", "97 of 100"]
+    assert expected in Page(path).rows
+    assert f"| {' | '.join(expected)} |" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert path.read_text(encoding="utf-8").count("97 of 100") == 1
 
 
 def test_no_results_and_no_place_to_write(tmp_path):
