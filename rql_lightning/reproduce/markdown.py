@@ -51,7 +51,8 @@ def _cells_table(table: Mapping[str, Any]) -> str:
         cells = []
         for cell in row["cells"]:
             verdict = "" if cell["verdict"] is None else f"{cell['verdict'].symbol} {cell['verdict'].value}"
-            cells.append("<br>".join(_text(p) for p in (cell["ours"], cell["interval"], cell["paper"], verdict) if p))
+            parts = (cell["ours"], cell["every"], cell["interval"], cell["paper"], verdict)
+            cells.append("<br>".join(_text(part) for part in parts if part))
         more = [row["improvement"]] if probability else []
         lines.append([_text(row["policy"]), _text(row["seeds"]), *cells, *more])
     return _table(["policy", "seeds", *table["headings"], *probability], lines, escaped=True)

@@ -101,8 +101,14 @@ def _table(task: str, rows: Sequence[Row]) -> dict[str, Any]:
 
 def _cells(row: Row) -> list[dict[str, Any]]:
     return [
-        {"ours": texts.ours(c), "interval": texts.interval(c), "paper": texts.paper(c), "verdict": c.verdict}
-        for c in row.cells
+        {
+            "ours": texts.ours(cell),
+            "every": texts.every(cell),
+            "interval": texts.interval(cell),
+            "paper": texts.paper(cell),
+            "verdict": cell.verdict,
+        }
+        for cell in row.cells
     ]
 
 

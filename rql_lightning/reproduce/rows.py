@@ -101,8 +101,12 @@ def ours(cell: Cell) -> str:
     """Return mean ± standard deviation over episodes, rates in percent."""
     if cell.name in RATES:
         return "–" if cell.mean is None else f"{value(cell.name, cell.mean)} %"
-    every = "" if cell.every is None else f" (all episodes: {_spread(cell.name, *cell.every)})"
-    return f"{_spread(cell.name, cell.mean, cell.deviation)}{every}"
+    return _spread(cell.name, cell.mean, cell.deviation)
+
+
+def every(cell: Cell) -> str:
+    """Return mean ± standard deviation over all episodes, where :func:`ours` is over successful ones."""
+    return "" if cell.every is None else f"all episodes {_spread(cell.name, *cell.every)}"
 
 
 def _spread(name: str, mean: float | None, deviation: float | None) -> str:
