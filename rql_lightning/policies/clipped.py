@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, distributions
 from torch.nn import functional as F
 
+from rql_lightning import functional
 from rql_lightning.policies.families import LocationScale
 
 EDGE_WIDTH = 0.01
@@ -56,12 +57,21 @@ class ClippedNormal(LocationScale):
 
     def pre_tanh_log_prob(self, parameters: Tensor, pre_tanh: Tensor) -> Tensor:
         """Return log p(tanh u), ``[...]``, differentiable in u and finite for every finite u."""
+        return torch.logsumexp(_log_parts(parameters, pre_tanh, torch.tanh(pre_tanh)), dim=0).sum(dim=-1)
+
+    def pre_tanh_log_prob_and_gradient(
+        self, parameters: Tensor, squashed: functional.Squashed
+    ) -> tuple[Tensor, Tensor]:
+        """Return log p(tanh u), ``[...]``, and its gradient with respect to u, ``[..., A]``, in closed form."""
         location, log_scale = parameters.chunk(2, dim=-1)
-        lower, upper = _log_masses(location, log_scale)
-        within = _log_normal(torch.tanh(pre_tanh), location, log_scale)
-        # (1 + a)/2 is σ(2u)
-        edges = (lower + _log_edge(-2.0 * pre_tanh), upper + _log_edge(2.0 * pre_tanh))
-        return torch.logsumexp(torch.stack([within, *edges]), dim=0).sum(dim=-1)
+        pre_tanh, action = squashed.pre_tanh, squashed.action
+        parts = _log_parts(parameters, pre_tanh, action)
+        slope = 4.0 * torch.exp(-2.0 * squashed.log_two_cosh)  # 1 − a²
+        within = (location - action) * torch.exp(-2.0 * log_scale) * slope
+        lower = -2.0 * (SHARPNESS - 1.0) * torch.sigmoid(2.0 * pre_tanh)
+        upper = 2.0 * (SHARPNESS - 1.0) * torch.sigmoid(-2.0 * pre_tanh)
+        gradient = (parts.softmax(dim=0) * torch.stack([within, lower, upper])).sum(dim=0)
+        return torch.logsumexp(parts, dim=0).sum(dim=-1), gradient
 
     def mode(self, parameters: Tensor) -> Tensor:
         """Return the clipped location, the deterministic action of Stable-Baselines3, ``[..., A]``."""
@@ -113,6 +123,16 @@ def _log_masses(location: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
     """Return log P(z ≤ −1) and log P(z ≥ 1), ``[..., A]`` each."""
     scale = log_scale.exp()
     return torch.special.log_ndtr((-1.0 - location) / scale), torch.special.log_ndtr((location - 1.0) / scale)
+
+
+def _log_parts(parameters: Tensor, pre_tanh: Tensor, action: Tensor) -> Tensor:
+    """Return the logarithms of the terms of p at a = tanh(u): normal, lower and upper bound, ``[3, ..., A]``."""
+    location, log_scale = parameters.chunk(2, dim=-1)
+    lower, upper = _log_masses(location, log_scale)
+    within = _log_normal(action, location, log_scale)
+    # (1 + a)/2 is σ(2u).
+    parts = (within, lower + _log_edge(-2.0 * pre_tanh), upper + _log_edge(2.0 * pre_tanh))
+    return torch.stack(torch.broadcast_tensors(*parts))
 
 
 def _log_normal(value: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:

@@ -77,6 +77,12 @@ def test_the_gradient_is_that_of_finite_differences(location, scale):
     step = 1e-6
     ahead, back = (family.pre_tanh_log_prob(numbers, u + sign * step) for sign in (1, -1))
     torch.testing.assert_close(gradient[:, 0], (ahead - back) / (2 * step), rtol=1e-5, atol=1e-5)
+    point = u.clone().requires_grad_()
+    value = family.pre_tanh_log_prob(numbers, point)
+    (expected,) = torch.autograd.grad(value.sum(), point)
+    found, _ = family.pre_tanh_log_prob_and_gradient(numbers, functional.squash(u))
+    torch.testing.assert_close(found, value.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_samples_are_clipped_and_the_mode_is_the_clipped_location():
