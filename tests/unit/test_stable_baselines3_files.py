@@ -240,6 +240,26 @@ def test_weights_that_no_class_has(kind, change, match, models, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("variables", "match"),
+    [
+        ({}, r"pytorch_variables.pth: found \[\], expected log_ent_coef or ent_coef_tensor"),
+        ({"log_ent_coef": torch.zeros(2)}, r"pytorch_variables.pth, log_ent_coef: found \[0.0, 0.0\], expected"),
+        ({"log_ent_coef": torch.tensor([200.0])}, r"log_ent_coef: found \[200.0\]"),
+        ({"ent_coef_tensor": torch.tensor(-1.0)}, r"ent_coef_tensor: found -1.0"),
+        ({"ent_coef_tensor": torch.tensor(0.0)}, None),
+    ],
+)
+def test_entropy_coefficients(variables, match, models, tmp_path):
+    torch.save(variables, buffer := io.BytesIO())
+    entry = {"pytorch_variables.pth": buffer.getvalue()}
+    path = rewrite(models["sac"], tmp_path / "changed.zip", lambda entries: entries.update(entry))
+    if match is None:
+        assert StableBaselines3Prior(str(path)).temperature is None  # as ω′ it would ignore the prior
+    else:
+        refused(path, match)
+
+
+@pytest.mark.parametrize(
     ("change", "match"),
     [
         ({"policy_class": {"__module__": "my_package.policies"}}, "field policy_class: found .*'my_package.policies'"),
@@ -338,6 +358,8 @@ def test_a_hostile_args_file(models, canary, tmp_path):
 def statistics() -> VecNormalize:
     vector = VecNormalize(DummyVecEnv([lambda: Task(False, gym.spaces.Box(-np.inf, np.inf, (3,)))]))
     vector.seed(1)
+    for space in (vector.observation_space, vector.action_space):
+        space.seed(1)  # their random states are in the file as well
     vector.reset()
     vector.step(np.zeros((1, 2)))
     return vector

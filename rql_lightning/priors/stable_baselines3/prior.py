@@ -9,7 +9,6 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from rql_lightning.errors import CheckpointError, SpaceMismatchError, require
@@ -33,7 +32,7 @@ from rql_lightning.priors.stable_baselines3.spaces import (
 )
 from rql_lightning.spaces import ActionBounds, check_continuous, check_discrete, space_from_data
 
-VALUES = ("DQN", "QR-DQN")
+VALUES, MAXIMUM_ENTROPY = ("DQN", "QR-DQN"), "SAC or TQC"
 
 
 class StableBaselines3Prior(Prior):
@@ -80,17 +79,12 @@ class StableBaselines3Prior(Prior):
         self.observation_space = read_observation_space(observations, inputs, f"{where} observation_space")
         self._check_options(found.architecture, temperature, scale)
         self.task = files.task
-        statistics = self._statistics(vec_normalize or files.vec_normalize, model)
-        normalization = None
-        if statistics is not None:
-            normalization = Normalization.of(statistics, inputs, f"{self.origin()}, vec_normalize")
+        normalization = self._normalization(vec_normalize or files.vec_normalize, model, inputs)
         self._build(found.architecture, normalization, temperature, scale)
-        try:
-            self.network.load_state_dict(found.weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"prior {model.path}, policy.pth: found weights that do not fit: {reason}") from error
-        self.temperature = temperature if found.architecture.algorithm in VALUES else _entropy_coefficient(model)
+        self._load(found.weights, model)
+        self.temperature = (
+            _entropy_coefficient(model) if found.architecture.algorithm == MAXIMUM_ENTROPY else temperature
+        )
         self._say(model, found.default_activation)
 
     @classmethod
@@ -140,6 +134,18 @@ class StableBaselines3Prior(Prior):
             self.network = ContinuousNetwork(architecture, scale)
         self.eval().requires_grad_(False)
 
+    def _load(self, weights: dict[str, Tensor], model: SavedModel) -> None:
+        """Load the weights of the network.
+
+        Raises:
+            CheckpointError: If their shapes are not those of the network.
+        """
+        try:
+            self.network.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"prior {model.path}, policy.pth: found weights that do not fit: {reason}") from error
+
     def _check_spaces(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         (check_discrete if self.architecture.scale is None else check_continuous)(observation_space, action_space)
 
@@ -162,25 +168,30 @@ class StableBaselines3Prior(Prior):
             valid = (value is not None and 0 < value < math.inf) if needed[name] else value is None
             require(valid, f"{self.origin()}, {name}", value, f"{text} ({algorithm})")
 
-    def _statistics(self, given: str | Path | ObservationStatistics | None, model: SavedModel) -> Any:
-        """Return the constants of ``VecNormalize``, or ``None`` if observations are not normalised.
+    def _normalization(
+        self, given: str | Path | ObservationStatistics | None, model: SavedModel, inputs: int
+    ) -> Normalization | None:
+        """Return the normalisation of observations, or ``None`` if they are not normalised.
 
         Raises:
             CheckpointError: If the model was trained with ``VecNormalize`` and nothing is given.
+            ConfigurationError: If the constants are invalid or do not fit the observations.
         """
-        if isinstance(given, ObservationStatistics):
-            return given
-        if given is not None:
-            return read_vec_normalize(Path(given))
-        if model.fields.get("_last_original_obs") is not None:  # kept during training with VecNormalize alone
+        if given is None:
+            if model.fields.get("_last_original_obs") is None:  # kept during training with VecNormalize alone
+                return None
             raise CheckpointError(
                 f"prior {model.path}, data, field _last_original_obs: found a model trained with VecNormalize, "
                 f"expected vec_normalize to be given: {INSTEAD}"
             )
-        return None
+        statistics = given if isinstance(given, ObservationStatistics) else read_vec_normalize(Path(given))
+        where = f"{self.origin()}, vec_normalize"
+        return None if statistics is None else Normalization.of(statistics, inputs, where)
 
     def _say(self, model: SavedModel, default_activation: bool) -> None:
         """Print what was read, and what the file does not say."""
+        from pytorch_lightning.utilities import rank_zero_info  # takes seconds, which load_policy does without
+
         architecture = self.architecture
         widths = "-".join(map(str, architecture.sizes))
         note = ", the default of its class" if default_activation else ""
@@ -243,8 +254,18 @@ def _size(space: gym.Space[Any]) -> int:
 
 
 def _entropy_coefficient(model: SavedModel) -> float | None:
-    """Return the temperature α of SAC and TQC, or ``None`` for classes that have none."""
-    variables = model.variables
-    if "log_ent_coef" in variables:
-        return float(variables["log_ent_coef"].exp().reshape(()))
-    return float(variables["ent_coef_tensor"].reshape(())) if "ent_coef_tensor" in variables else None
+    """Return the temperature α of SAC and TQC, or ``None`` if it is 0.
+
+    Raises:
+        CheckpointError: If the file has no such number.
+    """
+    where, found = f"prior {model.path}, pytorch_variables.pth", sorted(model.variables)
+    for name in ("log_ent_coef", "ent_coef_tensor"):
+        value = model.variables.get(name)
+        if value is None:
+            continue
+        coefficient = (value.exp() if name == "log_ent_coef" else value).flatten().tolist()
+        if len(coefficient) != 1 or not 0 <= coefficient[0] < math.inf:
+            raise CheckpointError(f"{where}, {name}: found {value.tolist()}, expected the entropy coefficient")
+        return coefficient[0] or None
+    raise CheckpointError(f"{where}: found {found}, expected log_ent_coef or ent_coef_tensor")
