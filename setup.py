@@ -62,6 +62,7 @@ setup(
             "import-linter>=2.5",
             "pre-commit>=4",
             "stable-baselines3>=2.7",
+            "sb3-contrib>=2.7",
         ],
     },
 )

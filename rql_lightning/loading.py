@@ -10,7 +10,7 @@ from torch import Tensor
 from rql_lightning.checkpoints import read_checkpoint, resolve
 from rql_lightning.errors import CheckpointError, RqlError
 from rql_lightning.policies import Encoder, NetworkPolicy, Policy, SoftQPolicy, SquashedGaussianPolicy
-from rql_lightning.priors import Prior
+from rql_lightning.priors import Prior, StableBaselines3Prior
 from rql_lightning.spaces import space_from_data
 
 KINDS: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -114,9 +114,10 @@ def prior_from_description(description: dict[str, Any]) -> Prior:
             f"found a policy that customises the function {description['log_prob']}, which a file cannot hold; "
             "expected load_policy(path, prior=FunctionPrior(...))"
         )
-    if description["kind"] != "CheckpointPrior":
+    kinds: dict[str, Any] = {"CheckpointPrior": CheckpointPrior, "StableBaselines3Prior": StableBaselines3Prior}
+    if description["kind"] not in kinds:
         raise ValueError(f"a prior of kind {description['kind']!r}")
-    return CheckpointPrior.from_description(description)
+    return kinds[description["kind"]].from_description(description)
 
 
 class CheckpointPrior(Prior):

@@ -2,6 +2,7 @@
 
 from rql_lightning.policies.actor import SquashedGaussianPolicy
 from rql_lightning.policies.base import Policy
+from rql_lightning.policies.clipped import ClippedNormal
 from rql_lightning.policies.decision import Decider, Decision
 from rql_lightning.policies.encoders import Encoder
 from rql_lightning.policies.families import Categorical, Density, Family, SquashedNormal
@@ -13,6 +14,7 @@ from rql_lightning.policies.soft_q import SoftQPolicy
 
 __all__ = [
     "Categorical",
+    "ClippedNormal",
     "Decider",
     "Decision",
     "Density",

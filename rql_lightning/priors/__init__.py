@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rql_lightning.priors.base import Prior
 from rql_lightning.priors.function import FunctionPrior
 from rql_lightning.priors.guard import Guard
+from rql_lightning.priors.stable_baselines3 import ObservationStatistics, StableBaselines3Prior
 
 if TYPE_CHECKING:
     from rql_lightning.loading import CheckpointPrior
 
-__all__ = ["CheckpointPrior", "FunctionPrior", "Guard", "Prior"]
+__all__ = ["CheckpointPrior", "FunctionPrior", "Guard", "ObservationStatistics", "Prior", "StableBaselines3Prior"]
 
 
 def __getattr__(name: str) -> Any:
