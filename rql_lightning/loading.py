@@ -20,6 +20,9 @@ KINDS: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 """The policy classes that a file can hold, and the settings in their descriptions that their constructors take."""
 
+GIVEN = {"FunctionPrior": "function", "TorchRLPrior": "module"}
+"""The priors that are code, and what they are; a file holds their names, and the caller gives them."""
+
 
 def build_policy(description: dict[str, Any], prior: Prior | None = None) -> Policy:
     """Build a policy with untrained weights from the result of :meth:`Policy.describe`.
@@ -30,7 +33,7 @@ def build_policy(description: dict[str, Any], prior: Prior | None = None) -> Pol
 
     Raises:
         KeyError, TypeError, ValueError: If the description is invalid.
-        CheckpointError: If the described prior is a function, which a file cannot hold, and no prior is given.
+        CheckpointError: If the described prior is code, which a file cannot hold, and no prior is given.
     """
     spaces = (space_from_data(description["observation_space"]), space_from_data(description["action_space"]))
     if description["kind"] not in KINDS:
@@ -80,7 +83,8 @@ def load_policy(path_or_name: str | Path, prior: Prior | None = None) -> Policy:
 
     Args:
         path_or_name: Path of a checkpoint, or name of a shipped policy, such as ``pretrained:cartpole-rl``.
-        prior: Prior of a policy that customises a :class:`~rql_lightning.priors.FunctionPrior`.
+        prior: Prior of a policy that customises a function or a module, such as
+            :class:`~rql_lightning.priors.FunctionPrior`; weights of a module are those of the file.
 
     Returns:
         The policy on the CPU, in evaluation mode and with frozen parameters.
@@ -107,15 +111,17 @@ def prior_from_description(description: dict[str, Any]) -> Prior:
     """Build the prior described by a customised policy's checkpoint, before its weights are loaded.
 
     Raises:
-        CheckpointError: If the prior is a function, which must be passed by the caller.
+        CheckpointError: If the prior is a function or a module, which must be passed by the caller.
     """
-    if description["kind"] == "FunctionPrior":
+    kind = description["kind"]
+    if kind in GIVEN:
+        name = f"{GIVEN[kind]} {description.get('log_prob') or description.get('name')}"
         raise CheckpointError(
-            f"found a policy that customises the function {description['log_prob']}, which a file cannot hold; "
-            "expected load_policy(path, prior=FunctionPrior(...))"
+            f"found a policy that customises the {name}, which a file cannot hold; expected load_policy(path, "
+            f"prior={kind}(...))"
         )
-    if description["kind"] != "CheckpointPrior":
-        raise ValueError(f"a prior of kind {description['kind']!r}")
+    if kind != "CheckpointPrior":
+        raise ValueError(f"a prior of kind {kind!r}")
     return CheckpointPrior.from_description(description)
 
 

@@ -8,6 +8,7 @@ from rql_lightning.policies.families import Categorical, Density, Family, Squash
 from rql_lightning.policies.flow import Flow
 from rql_lightning.policies.mixture import SquashedNormalMixture
 from rql_lightning.policies.network import NetworkPolicy
+from rql_lightning.policies.normal import Normal
 from rql_lightning.policies.sampling import SampledPolicy
 from rql_lightning.policies.soft_q import SoftQPolicy
 
@@ -20,6 +21,7 @@ __all__ = [
     "Family",
     "Flow",
     "NetworkPolicy",
+    "Normal",
     "Policy",
     "SampledPolicy",
     "SoftQPolicy",

@@ -223,8 +223,8 @@ class Continuous(Family):
         return (weights * (ours - other.pre_tanh_log_prob(theirs, pre_tanh))).sum(dim=-1)
 
 
-class SquashedNormal(Continuous):
-    """Distributions of a = tanh(u), u ~ N(location, scale²); the parameters are location and log-scale, ``[..., 2 A]``.
+class LocationScale(Continuous):
+    """Base class of families whose parameters are location and log-scale, ``[..., 2 A]``.
 
     Args:
         dimensions: Number of action dimensions A.
@@ -238,6 +238,23 @@ class SquashedNormal(Continuous):
         """Return the location, and the log-scale within ``LOG_SCALE_RANGE``."""
         location, log_scale = outputs.chunk(2, dim=-1)
         return torch.cat([location, log_scale.clamp(*LOG_SCALE_RANGE)], dim=-1)
+
+    def with_min_scale(self, parameters: Tensor, min_log_scale: float) -> Tensor:
+        """Return the parameters with the log-scale bounded from below by ``min_log_scale``."""
+        location, log_scale = parameters.chunk(2, dim=-1)
+        return torch.cat([location, log_scale.clamp(min=min_log_scale)], dim=-1)
+
+    def at_min_scale(self, parameters: Tensor, min_log_scale: float) -> Tensor:
+        """Return 1 where the log-scale is at most ``min_log_scale``, else 0, ``[..., A]``."""
+        return (parameters.chunk(2, dim=-1)[1] <= min_log_scale).float()
+
+
+class SquashedNormal(LocationScale):
+    """Distributions of a = tanh(u), u ~ N(location, scale²); the parameters are location and log-scale, ``[..., 2 A]``.
+
+    Args:
+        dimensions: Number of action dimensions A.
+    """
 
     def distribution(self, parameters: Tensor) -> distributions.Distribution:
         """Return a transformed normal distribution; near the bounds use :meth:`pre_tanh_log_prob` for log-densities."""
@@ -265,15 +282,6 @@ class SquashedNormal(Continuous):
         """Return u = location + scale · noise, ``[..., A]``."""
         location, log_scale = parameters.chunk(2, dim=-1)
         return location + log_scale.exp() * noise
-
-    def with_min_scale(self, parameters: Tensor, min_log_scale: float) -> Tensor:
-        """Return the parameters with the log-scale bounded from below by ``min_log_scale``."""
-        location, log_scale = parameters.chunk(2, dim=-1)
-        return torch.cat([location, log_scale.clamp(min=min_log_scale)], dim=-1)
-
-    def at_min_scale(self, parameters: Tensor, min_log_scale: float) -> Tensor:
-        """Return 1 where the log-scale is at most ``min_log_scale``, else 0, ``[..., A]``."""
-        return (parameters.chunk(2, dim=-1)[1] <= min_log_scale).float()
 
     def kl(self, parameters: Tensor, other: Family, other_parameters: Tensor) -> Tensor:
         """Return KL(this ‖ other): exact for another squashed normal (tanh preserves the KL), otherwise an estimate."""
