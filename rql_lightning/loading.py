@@ -20,7 +20,7 @@ KINDS: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 """The policy classes that a file can hold, and the settings in their descriptions that their constructors take."""
 
-GIVEN = {"FunctionPrior": "function", "TorchRLPrior": "module"}
+GIVEN = {"FunctionPrior": "function", "ModulePrior": "module", "TorchRLPrior": "module"}
 """The priors that are code, and what they are; a file holds their names, and the caller gives them."""
 
 

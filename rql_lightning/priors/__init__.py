@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rql_lightning.priors.base import Prior
 from rql_lightning.priors.function import FunctionPrior
 from rql_lightning.priors.guard import Guard
+from rql_lightning.priors.module import ModulePrior
 from rql_lightning.priors.torchrl import TorchRLPrior
 
 if TYPE_CHECKING:
     from rql_lightning.loading import CheckpointPrior
 
-__all__ = ["CheckpointPrior", "FunctionPrior", "Guard", "Prior", "TorchRLPrior"]
+__all__ = ["CheckpointPrior", "FunctionPrior", "Guard", "ModulePrior", "Prior", "TorchRLPrior"]
 
 
 def __getattr__(name: str) -> Any:

@@ -170,23 +170,19 @@ class TorchRLPrior(Prior):
         if isinstance(self.family, Built):
             parts = [entries[key].flatten(start_dim=batch) for key in self._shapes]
         else:
-            parts = [each.flatten(start_dim=batch) for each in self._location_and_scale(distribution)]
+            parts = list(self._location_and_scale(distribution))
         parameters = torch.cat(parts, dim=-1)
         self.require_finite("parameters of the distribution", parameters)
         return parameters
 
     def _location_and_scale(self, distribution: Any) -> tuple[Tensor, Tensor]:
-        """Return location and log-scale, before tanh or of actions in [−1, 1], ``[..., *action_shape]``."""
+        """Return location and log-scale, before tanh or of actions in [−1, 1], ``[..., A]``."""
         assert self.bounds is not None
         base = _root(distribution)
-        location, log_scale = base.loc, base.scale.log()
         if isinstance(self.family, Normal):
-            middle, half_width = (
-                each.reshape(self.bounds.shape) for each in (self.bounds.middle, self.bounds.half_width)
-            )
-            location = (location - middle.to(location)) / half_width.to(location)
-            log_scale = log_scale - half_width.to(log_scale).log()
-        return location, log_scale
+            return self.bounds.normal_from_environment(base.loc, base.scale.log())
+        first = -len(self.bounds.shape)
+        return base.loc.flatten(start_dim=first), base.scale.log().flatten(start_dim=first)
 
     def probe(self, observation: Tensor) -> None:
         """Compare the module's log-likelihood of its own actions with the prior's, if ``log_prob`` is given.
