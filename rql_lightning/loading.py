@@ -9,18 +9,19 @@ from torch import Tensor
 
 from rql_lightning.checkpoints import read_checkpoint, resolve
 from rql_lightning.errors import CheckpointError, RqlError
-from rql_lightning.policies import Encoder, NetworkPolicy, Policy, SoftQPolicy, SquashedGaussianPolicy
+from rql_lightning.policies import Encoder, NetworkPolicy, Policy, ResampledPolicy, SoftQPolicy, SquashedGaussianPolicy
 from rql_lightning.priors import Prior
 from rql_lightning.spaces import space_from_data
 
 KINDS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "NetworkPolicy": (NetworkPolicy, ("hidden_sizes", "family", "components", "context", "rows", "task")),
+    "ResampledPolicy": (ResampledPolicy, ("hidden_sizes", "alpha_hat", "task")),
     "SoftQPolicy": (SoftQPolicy, ("hidden_sizes", "alpha_hat", "omega_prime", "task")),
     "SquashedGaussianPolicy": (SquashedGaussianPolicy, ("hidden_sizes", "task", "temperature")),
 }
 """The policy classes that a file can hold, and the settings in their descriptions that their constructors take."""
 
-GIVEN = {"FunctionPrior": "function", "ModulePrior": "module", "TorchRLPrior": "module"}
+GIVEN = {"FunctionPrior": "function", "ModulePrior": "module", "SamplerPrior": "function", "TorchRLPrior": "module"}
 """The priors that are code, and what they are; a file holds their names, and the caller gives them."""
 
 

@@ -10,12 +10,13 @@ from rql_lightning.priors.base import Prior
 from rql_lightning.priors.function import FunctionPrior
 from rql_lightning.priors.guard import Guard
 from rql_lightning.priors.module import ModulePrior
+from rql_lightning.priors.sampler import SamplerPrior
 from rql_lightning.priors.torchrl import TorchRLPrior
 
 if TYPE_CHECKING:
     from rql_lightning.loading import CheckpointPrior
 
-__all__ = ["CheckpointPrior", "FunctionPrior", "Guard", "ModulePrior", "Prior", "TorchRLPrior"]
+__all__ = ["CheckpointPrior", "FunctionPrior", "Guard", "ModulePrior", "Prior", "SamplerPrior", "TorchRLPrior"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,12 @@ class Prior(Policy):
 
     Updates do not evaluate the prior: the replay buffer stores its ``distribution_parameters``, which its family
     interprets. :meth:`log_prob`, :meth:`act` and :meth:`distribution` work as for every policy.
+
+    Attributes:
+        only_samples: Whether the prior can only be sampled: its log-likelihood is unknown.
     """
+
+    only_samples = False
 
     def attach(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Check that the prior's observation and action spaces fit those of the environment.
