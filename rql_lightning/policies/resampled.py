@@ -15,8 +15,8 @@ from rql_lightning.policies.encoders import Encoder
 from rql_lightning.policies.samples import Resampled
 from rql_lightning.spaces import ActionBounds, check_continuous
 
-ROWS_AT_ONCE = 65_536
-"""Number of pairs of state and action that are evaluated together, which bounds the memory."""
+ROWS_AT_ONCE = 4096
+"""Number of pairs of state and action that are evaluated at a time, so that the layers' outputs stay in the cache."""
 
 
 class ResampledPolicy(Policy):

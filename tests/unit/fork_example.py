@@ -61,7 +61,9 @@ def sample(observation: Tensor) -> Tensor:
 def prior_density(position: Any) -> np.ndarray:
     """π(a|s) at the points of ``UNIFORM``, ``[..., POINTS]``."""
     weight, position = right(position)[..., None], np.asarray(position)
-    modes = [np.exp(-0.5 * ((UNIFORM - centre) / 0.15) ** 2) * (np.abs(UNIFORM - centre) <= 0.4) for centre in (0.6, -0.6)]
+    modes = [
+        np.exp(-0.5 * ((UNIFORM - centre) / 0.15) ** 2) * (np.abs(UNIFORM - centre) <= 0.4) for centre in (0.6, -0.6)
+    ]
     left, other = (mode / (mode.sum() * WIDTH) for mode in modes)
     return weight * left + (1 - weight) * other
 
@@ -84,8 +86,8 @@ def exact_density(position: np.ndarray, time: int) -> np.ndarray:
 def resampled_density(q: np.ndarray, position: np.ndarray, samples: int, draws: int = 2000) -> np.ndarray:
     """Density of the action that is drawn from K samples with weights exp(Q/α̂), ``[n, POINTS]``.
 
-    An action is drawn with probability e(a) / (e(a) + S) if it is among the samples, where S sums e over the K − 1 others:
-    the density is π(a) E[K e(a) / (e(a) + S)], an expectation over the others.
+    An action is drawn with probability e(a) / (e(a) + S) if it is among the samples, where S sums e over the K − 1
+    others: the density is π(a) E[K e(a) / (e(a) + S)], an expectation over the others.
     """
     rng, density, result = np.random.default_rng(0), prior_density(position), np.empty_like(q)
     weight = np.exp((q - q.max(-1, keepdims=True)) / ALPHA_HAT)
