@@ -196,7 +196,10 @@ class SoftQLearning(Algorithm):
         return q_taken, len(chunk) * self.loss(together, q_taken, q_target, chunk)
 
     def evaluate(self, minibatch: Minibatch) -> tuple[Tensor, Tensor]:
-        """Return Q of all actions, ``[B, A]``, and of those taken, ``[B]``, differentiable."""
+        """Return Q of all actions, ``[B, A]``, and of those taken, ``[B]``, for the gradient by autograd.
+
+        A class that overrides it has another network than a :class:`Perceptron`, whose gradient is in closed form.
+        """
         q_values = self.policy.q_network(minibatch.observation)
         return q_values, _taken(q_values, minibatch.action)
 
