@@ -87,9 +87,9 @@ def main() -> None:
             drawn = law(q_sampled, density.double(), given.samples)
             same_q = law(q_exact, density.double(), given.samples)
             tilted = (q_sampled + density.double()).log_softmax(dim=-1)
-        print(f"{seed} KL(sampled ‖ exact) {divergence(drawn, of_exact):.4f}, by K alone", end=" ")
-        print(f"{divergence(same_q, of_exact):.4f}, by Q alone {divergence(tilted, of_exact):.4f}", end=" ")
-        print(f"KL(exact ‖ prior) {divergence(of_exact, density.double()):.4f}", flush=True)
+        print(f"{seed} KL(sampled ‖ exact) {divergence(drawn, of_exact):.1e}, by K alone", end=" ")
+        print(f"{divergence(same_q, of_exact):.1e}, by Q alone {divergence(tilted, of_exact):.1e}", end=" ")
+        print(f"KL(exact ‖ prior) {divergence(of_exact, density.double()):.1e}", flush=True)
 
 
 if __name__ == "__main__":
