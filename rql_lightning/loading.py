@@ -9,16 +9,20 @@ from torch import Tensor
 
 from rql_lightning.checkpoints import read_checkpoint, resolve
 from rql_lightning.errors import CheckpointError, RqlError
-from rql_lightning.policies import Encoder, NetworkPolicy, Policy, SoftQPolicy, SquashedGaussianPolicy
+from rql_lightning.policies import Encoder, NetworkPolicy, Policy, ResampledPolicy, SoftQPolicy, SquashedGaussianPolicy
 from rql_lightning.priors import Prior, StableBaselines3Prior
 from rql_lightning.spaces import space_from_data
 
 KINDS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "NetworkPolicy": (NetworkPolicy, ("hidden_sizes", "family", "components", "context", "rows", "task")),
+    "ResampledPolicy": (ResampledPolicy, ("hidden_sizes", "alpha_hat", "task")),
     "SoftQPolicy": (SoftQPolicy, ("hidden_sizes", "alpha_hat", "omega_prime", "task")),
     "SquashedGaussianPolicy": (SquashedGaussianPolicy, ("hidden_sizes", "task", "temperature")),
 }
 """The policy classes that a file can hold, and the settings in their descriptions that their constructors take."""
+
+GIVEN = {"FunctionPrior": "function", "ModulePrior": "module", "SamplerPrior": "function", "TorchRLPrior": "module"}
+"""The priors that are code, and what they are; a file holds their names, and the caller gives them."""
 
 
 def build_policy(description: dict[str, Any], prior: Prior | None = None) -> Policy:
@@ -30,7 +34,7 @@ def build_policy(description: dict[str, Any], prior: Prior | None = None) -> Pol
 
     Raises:
         KeyError, TypeError, ValueError: If the description is invalid.
-        CheckpointError: If the described prior is a function, which a file cannot hold, and no prior is given.
+        CheckpointError: If the described prior is code, which a file cannot hold, and no prior is given.
     """
     spaces = (space_from_data(description["observation_space"]), space_from_data(description["action_space"]))
     if description["kind"] not in KINDS:
@@ -80,7 +84,8 @@ def load_policy(path_or_name: str | Path, prior: Prior | None = None) -> Policy:
 
     Args:
         path_or_name: Path of a checkpoint, or name of a shipped policy, such as ``pretrained:cartpole-rl``.
-        prior: Prior of a policy that customises a :class:`~rql_lightning.priors.FunctionPrior`.
+        prior: Prior of a policy that customises a function or a module, such as
+            :class:`~rql_lightning.priors.FunctionPrior`; weights of a module are those of the file.
 
     Returns:
         The policy on the CPU, in evaluation mode and with frozen parameters.
@@ -107,17 +112,19 @@ def prior_from_description(description: dict[str, Any]) -> Prior:
     """Build the prior described by a customised policy's checkpoint, before its weights are loaded.
 
     Raises:
-        CheckpointError: If the prior is a function, which must be passed by the caller.
+        CheckpointError: If the prior is a function or a module, which must be passed by the caller.
     """
-    if description["kind"] == "FunctionPrior":
+    kind = description["kind"]
+    if kind in GIVEN:
+        name = f"{GIVEN[kind]} {description.get('log_prob') or description.get('name')}"
         raise CheckpointError(
-            f"found a policy that customises the function {description['log_prob']}, which a file cannot hold; "
-            "expected load_policy(path, prior=FunctionPrior(...))"
+            f"found a policy that customises the {name}, which a file cannot hold; expected load_policy(path, "
+            f"prior={kind}(...))"
         )
     kinds: dict[str, Any] = {"CheckpointPrior": CheckpointPrior, "StableBaselines3Prior": StableBaselines3Prior}
-    if description["kind"] not in kinds:
-        raise ValueError(f"a prior of kind {description['kind']!r}")
-    return kinds[description["kind"]].from_description(description)
+    if kind not in kinds:
+        raise ValueError(f"a prior of kind {kind!r}")
+    return kinds[kind].from_description(description)
 
 
 class CheckpointPrior(Prior):

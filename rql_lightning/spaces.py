@@ -150,6 +150,16 @@ class ActionBounds:
         flat = action.flatten(start_dim=action.dim() - len(self.shape))
         return (flat - self.middle.to(action.device)) / self.half_width.to(action.device)
 
+    def normal_from_environment(self, location: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Convert location and log-scale of a normal distribution of actions, as :meth:`from_environment` does actions.
+
+        Args:
+            location: Location in the environment's units, ``[..., *action_shape]``.
+            log_scale: Logarithm of the scale in the environment's units, ``[..., *action_shape]``.
+        """
+        flat = log_scale.flatten(start_dim=log_scale.dim() - len(self.shape))
+        return self.from_environment(location), flat - self.half_width.log().to(flat.device)
+
 
 def as_elements(space: gym.Space[Any], actions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Convert actions to elements of an action space: cast to its dtype, then clipped to its bounds in that dtype.

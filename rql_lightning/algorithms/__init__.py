@@ -11,6 +11,7 @@ from rql_lightning.algorithms.residual_mcts import ResidualMCTS
 from rql_lightning.algorithms.residual_sac import ResidualSAC
 from rql_lightning.algorithms.residual_soft_q import ResidualSoftQLearning
 from rql_lightning.algorithms.sac import SoftActorCritic
+from rql_lightning.algorithms.sampled_residual_q import SampledResidualQLearning
 from rql_lightning.algorithms.soft_q import SoftQLearning
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ResidualMCTS",
     "ResidualSAC",
     "ResidualSoftQLearning",
+    "SampledResidualQLearning",
     "SoftActorCritic",
     "SoftQLearning",
 ]

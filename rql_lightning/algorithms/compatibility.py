@@ -96,7 +96,9 @@ def _comparable(policy: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(prior: dict[str, Any] | None) -> str:
-    return "none" if prior is None else f"{prior['kind']} {prior.get('log_prob') or prior.get('path')}"
+    if prior is None:
+        return "none"
+    return f"{prior['kind']} {prior.get('log_prob') or prior.get('name') or prior.get('path')}"
 
 
 def _check_weights(found: dict[str, Any], algorithm: Built, path: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rql_lightning.algorithms.base import Algorithm
 from rql_lightning.algorithms.hyperparameters import Temperature
+from rql_lightning.errors import require
 from rql_lightning.priors import Prior
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ class CustomizesPrior(Algorithm):
     """Mixin for algorithms that customise a prior: no access to the basic reward, one query of the prior per state."""
 
     allowed_rewards = ("add_on",)
+    accepts_samples = False
+    """Whether a prior is accepted that can only be sampled."""
     _prior: list[Prior]
     """Held in a list so that the prior is registered only once, as a submodule of the policy."""
 
@@ -28,7 +31,16 @@ class CustomizesPrior(Algorithm):
         return self._prior[0]
 
     def weight_of(self, omega_prime: float | None, alpha_hat: Temperature) -> Temperature:
-        """Return ω′, by default the temperature α of the prior (ω′ = ωα with ω = 1), or α̂ if α is unknown."""
+        """Return ω′, by default the temperature α of the prior (ω′ = ωα with ω = 1), or α̂ if α is unknown.
+
+        Raises:
+            ConfigurationError: If the prior can only be sampled, and this algorithm needs its log-likelihood.
+        """
+        expected = (
+            "a prior with a log-likelihood: SampledResidualQLearning customises this one, or BehaviorCloning fits a "
+            "policy with a density to its episodes"
+        )
+        require(self.accepts_samples or not self.prior.only_samples, "model.prior", type(self.prior).__name__, expected)
         if omega_prime is not None:
             return omega_prime
         return alpha_hat if self.prior.temperature is None else self.prior.temperature

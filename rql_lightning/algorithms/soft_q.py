@@ -139,7 +139,7 @@ class SoftQLearning(Algorithm):
         values: list[Tensor] = []
         for chunk in self._until_target_updates(self.minibatches(batch)):
             with torch.no_grad():
-                v_next = self.next_value(self._target_q(chunk.next_observation), chunk)
+                v_next = self.next_value(self.target_q(chunk), chunk)
                 q_target = functional.residual_target(chunk.reward, chunk.terminated, v_next, self.gamma)
             q_taken, loss = learn(chunk, q_target, final)
             if self.updates % self.target_update_interval == 0:
@@ -164,12 +164,11 @@ class SoftQLearning(Algorithm):
         Returns:
             Q of the actions taken, before each step, ``[k, B]``, and the sum of the losses, scalar, without gradient.
         """
-        network, parameters = self.policy.q_network, list(self.policy.q_network.parameters())
+        parameters = list(self.policy.q_network.parameters())
         values, losses = [], []
         for minibatch, target in zip(chunk.split(), q_target, strict=True):
-            q_values = network(minibatch.observation)
-            q_taken = _taken(q_values, minibatch.action)
-            loss = self.loss(q_values, q_taken, target, minibatch)
+            q_values, q_taken = self.evaluate(minibatch)
+            loss = self.loss(q_values, q_taken, target.expand_as(q_taken), minibatch)
             self.updates += 1
             self.descend(loss, parameters, self.main_optimizer, self.updates == final)
             values.append(q_taken.detach())
@@ -196,8 +195,17 @@ class SoftQLearning(Algorithm):
         q_taken = _taken(together, chunk.action)
         return q_taken, len(chunk) * self.loss(together, q_taken, q_target, chunk)
 
-    def _target_q(self, observation: Tensor) -> Tensor:
-        """Return the target network's Q-values in k minibatches ``[k, B, D]``, ``[k, B, A]``."""
+    def evaluate(self, minibatch: Minibatch) -> tuple[Tensor, Tensor]:
+        """Return Q of all actions, ``[B, A]``, and of those taken, ``[B]``, for the gradient by autograd.
+
+        A class that overrides it has another network than a :class:`Perceptron`, whose gradient is in closed form.
+        """
+        q_values = self.policy.q_network(minibatch.observation)
+        return q_values, _taken(q_values, minibatch.action)
+
+    def target_q(self, chunk: Minibatch) -> Tensor:
+        """Return the target network's Q-values of all next actions in k minibatches, ``[k, B, A]``."""
+        observation = chunk.next_observation
         some = observation.split(max(1, ROWS_IN_CACHE // observation.shape[1]))
         return torch.cat([self.target_network(each) for each in some])
 
@@ -224,11 +232,12 @@ class SoftQLearning(Algorithm):
 
     @torch.no_grad()
     def explore(self, observation: Tensor) -> dict[str, Tensor]:
-        """Choose a uniformly random action with probability ε, otherwise sample the policy; ``[N]``."""
+        """Choose a uniformly random action with probability ε, otherwise sample the policy; ``[N, *action_shape]``."""
         asked = self.ask_prior(observation)
-        action = self.policy.sample(self.policy.from_prior(observation, asked.get("prior_parameters")))
-        random_action = torch.randint_like(action, self.policy.family.size)
-        at_random = torch.rand(action.shape, device=action.device) < self.epsilon
+        parameters = self.policy.from_prior(observation, asked.get("prior_parameters"))
+        action, random_action = self.policy.sample(parameters), self.policy.uniform(parameters)
+        at_random = torch.rand(len(action), device=action.device) < self.epsilon
+        at_random = at_random.reshape(-1, *[1] * (action.dim() - 1))
         return {"action": torch.where(at_random, random_action, action), **asked}
 
 

@@ -39,6 +39,12 @@ from rql_lightning.functional.imitation import (
     iq_gradient,
     iq_loss,
 )
+from rql_lightning.functional.sampled import (
+    empirical_log_prob,
+    resampling_log_weights,
+    sampled_divergence,
+    sampled_value,
+)
 
 __all__ = [
     "RewardKind",
@@ -48,6 +54,7 @@ __all__ = [
     "actor_gradient",
     "actor_loss",
     "combine_with_prior",
+    "empirical_log_prob",
     "greedy_policy_log_prob",
     "greedy_value",
     "imitation_reward",
@@ -56,10 +63,13 @@ __all__ = [
     "minimum_gradient",
     "policy_log_prob",
     "reparameterised_log_prob",
+    "resampling_log_weights",
     "residual_backup",
     "residual_target",
     "residual_value",
     "residual_value_gradient",
+    "sampled_divergence",
+    "sampled_value",
     "squash",
     "squash_log_det",
     "squashed_gaussian_log_prob",

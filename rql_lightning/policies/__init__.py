@@ -9,6 +9,9 @@ from rql_lightning.policies.families import Categorical, Density, Family, Squash
 from rql_lightning.policies.flow import Flow
 from rql_lightning.policies.mixture import SquashedNormalMixture
 from rql_lightning.policies.network import NetworkPolicy
+from rql_lightning.policies.normal import Normal
+from rql_lightning.policies.resampled import ResampledPolicy
+from rql_lightning.policies.samples import Resampled, Samples
 from rql_lightning.policies.sampling import SampledPolicy
 from rql_lightning.policies.soft_q import SoftQPolicy
 
@@ -22,8 +25,12 @@ __all__ = [
     "Family",
     "Flow",
     "NetworkPolicy",
+    "Normal",
     "Policy",
+    "Resampled",
+    "ResampledPolicy",
     "SampledPolicy",
+    "Samples",
     "SoftQPolicy",
     "SquashedGaussianPolicy",
     "SquashedNormal",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -102,13 +103,21 @@ class Policy(nn.Module):
         Raises:
             EnvironmentContractError: If the policy cannot act (see :attr:`can_act`).
         """
-        tensor = self.as_input(observation)
-        parameters = self.distribution_parameters(tensor)
-        action = as_elements(self.action_space, self.mode(parameters).cpu().numpy())
-        if self.prior is None:
+        with self.own_random():
+            parameters, prior_parameters = self.with_prior(self.as_input(observation))
+            action = as_elements(self.action_space, self.mode(parameters).cpu().numpy())
+        if prior_parameters is None:
             return Decision(action)
-        divergence = self.divergence(parameters, self.prior.distribution_parameters(tensor))
-        return Decision(action, divergence.cpu().numpy())
+        return Decision(action, self.divergence(parameters, prior_parameters).cpu().numpy())
+
+    def with_prior(self, observation: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the distribution parameters of the policy and of its prior, if any, ``[..., P]`` each."""
+        prior_parameters = None if self.prior is None else self.prior.distribution_parameters(observation)
+        return self.distribution_parameters(observation), prior_parameters
+
+    def own_random(self) -> AbstractContextManager[Any]:
+        """Return the context of deterministic decisions, in which a policy that needs random numbers has its own."""
+        return nullcontext() if self.prior is None else self.prior.own_random()
 
     @torch.no_grad()
     def log_prob(self, observation: Any, action: Any) -> Any:

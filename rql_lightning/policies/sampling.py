@@ -9,6 +9,7 @@ import torch
 from rql_lightning.errors import EnvironmentContractError, require
 from rql_lightning.policies.base import Policy
 from rql_lightning.policies.decision import Decision
+from rql_lightning.policies.randomness import OwnRandom
 from rql_lightning.spaces import as_elements
 
 
@@ -34,21 +35,16 @@ class SampledPolicy:
             expected = "a policy that can be sampled; deterministic true writes the actions of any that can act"
             raise EnvironmentContractError(f"policy: found {type(policy).__name__}, expected {expected}")
         self.policy, self.epsilon = policy, epsilon
-        self._random = torch.Generator().manual_seed(seed).get_state()
+        self._random = OwnRandom(seed)
 
     @torch.no_grad()
     def decide(self, observation: Any, state: Any = None) -> Decision:
         """Sample actions at observations ``[N, *observation_shape]``."""
-        parameters = self.policy.distribution_parameters(self.policy.as_input(observation))
-        outside = torch.get_rng_state()
-        torch.set_rng_state(self._random)
-        try:
+        with self._random:
+            parameters = self.policy.distribution_parameters(self.policy.as_input(observation))
             action = self.policy.sample(parameters)
             if self.epsilon > 0:
                 at_random = torch.rand(len(action)).to(action.device) < self.epsilon
                 uniform = self.policy.uniform(parameters)
                 action = torch.where(at_random.reshape(-1, *[1] * (action.dim() - 1)), uniform, action)
-            self._random = torch.get_rng_state()
-        finally:
-            torch.set_rng_state(outside)
         return Decision(as_elements(self.policy.action_space, action.cpu().numpy()))

@@ -57,8 +57,12 @@ class SoftQPolicy(Policy):
 
     def distribution_parameters(self, observation: Tensor) -> Tensor:
         """Return the log-probabilities of Eq. 6, ``[..., A]``."""
+        return self.with_prior(observation)[0]
+
+    def with_prior(self, observation: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the log-probabilities of Eq. 6 and those of the prior, which is evaluated once."""
         prior_log_prob = None if self.prior is None else self.prior.distribution_parameters(observation)
-        return self.from_prior(observation, prior_log_prob)
+        return self.from_prior(observation, prior_log_prob), prior_log_prob
 
     def from_prior(self, observation: Tensor, prior_log_prob: Tensor | None) -> Tensor:
         """Return the log-probabilities of Eq. 6 from known log-probabilities of the prior; both ``[..., A]``."""

@@ -9,12 +9,25 @@ from typing import TYPE_CHECKING, Any
 from rql_lightning.priors.base import Prior
 from rql_lightning.priors.function import FunctionPrior
 from rql_lightning.priors.guard import Guard
+from rql_lightning.priors.module import ModulePrior
+from rql_lightning.priors.sampler import SamplerPrior
 from rql_lightning.priors.stable_baselines3 import ObservationStatistics, StableBaselines3Prior
+from rql_lightning.priors.torchrl import TorchRLPrior
 
 if TYPE_CHECKING:
     from rql_lightning.loading import CheckpointPrior
 
-__all__ = ["CheckpointPrior", "FunctionPrior", "Guard", "ObservationStatistics", "Prior", "StableBaselines3Prior"]
+__all__ = [
+    "CheckpointPrior",
+    "FunctionPrior",
+    "Guard",
+    "ModulePrior",
+    "ObservationStatistics",
+    "Prior",
+    "SamplerPrior",
+    "StableBaselines3Prior",
+    "TorchRLPrior",
+]
 
 
 def __getattr__(name: str) -> Any:

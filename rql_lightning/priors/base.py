@@ -7,8 +7,9 @@ from typing import Any
 import gymnasium as gym
 from torch import Tensor
 
+from rql_lightning.errors import EnvironmentContractError
 from rql_lightning.policies.base import Policy
-from rql_lightning.spaces import check_same
+from rql_lightning.spaces import ActionBounds, check_continuous, check_discrete, check_same
 
 
 class Prior(Policy):
@@ -16,7 +17,12 @@ class Prior(Policy):
 
     Updates do not evaluate the prior: the replay buffer stores its ``distribution_parameters``, which its family
     interprets. :meth:`log_prob`, :meth:`act` and :meth:`distribution` work as for every policy.
+
+    Attributes:
+        only_samples: Whether the prior can only be sampled: its log-likelihood is unknown.
     """
+
+    only_samples = False
 
     def attach(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Check that the prior's observation and action spaces fit those of the environment.
@@ -26,6 +32,34 @@ class Prior(Policy):
         """
         check_same(f"{self.origin()}, observation space", self.observation_space, observation_space, False)
         check_same(f"{self.origin()}, action space", self.action_space, action_space, True)
+
+    def adopt(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+        """Take the environment's spaces, for priors without spaces of their own.
+
+        Raises:
+            SpaceMismatchError: If no algorithm supports the spaces.
+        """
+        self.observation_space, self.action_space = observation_space, action_space
+        if isinstance(action_space, gym.spaces.Discrete):
+            check_discrete(observation_space, action_space)
+            return
+        check_continuous(observation_space, action_space)
+        self.bounds = ActionBounds(action_space)
+
+    def wrong(self, what: str, found: str, expected: str) -> EnvironmentContractError:
+        """Create the error for an output that is not as it should be; names the prior and the output."""
+        return EnvironmentContractError(f"{self.origin()}, {what}: found {found}, expected {expected}")
+
+    def require_finite(self, what: str, values: Tensor) -> None:
+        """Refuse outputs ``[..., P]`` with NaN or infinity.
+
+        Raises:
+            EnvironmentContractError: If a number is not finite; names the first such row.
+        """
+        finite = values.isfinite().reshape(-1, values.shape[-1]).all(dim=-1)
+        if not bool(finite.all()):
+            row = values.reshape(-1, values.shape[-1])[int(finite.long().argmin())]
+            raise self.wrong(what, f"{row.tolist()}", "finite numbers")
 
     def probe(self, observation: Tensor) -> None:
         """Check the attached prior's outputs before anything is trained; by default nothing is checked.

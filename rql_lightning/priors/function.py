@@ -13,12 +13,11 @@ from torch import Tensor
 
 from rql_lightning.errors import EnvironmentContractError, RqlError
 from rql_lightning.policies.families import Categorical, Density, Family
+from rql_lightning.policies.normal import WITHIN
 from rql_lightning.priors.base import Prior
-from rql_lightning.spaces import ActionBounds, check_continuous, check_discrete
 
 # Larger errors of log Σ π are not due to rounding; V_R would be wrong by ω′ times the error.
 NORMALISATION_TOLERANCE = 1e-3
-WITHIN = 1.0 - 2.0**-20
 
 
 class FunctionPrior(Prior):
@@ -45,13 +44,10 @@ class FunctionPrior(Prior):
         Raises:
             SpaceMismatchError: If no algorithm supports the spaces.
         """
-        self.observation_space, self.action_space = observation_space, action_space
+        self.adopt(observation_space, action_space)
         if isinstance(action_space, gym.spaces.Discrete):
-            check_discrete(observation_space, action_space)
             self.family: Family = Categorical(int(action_space.n))
             return
-        check_continuous(observation_space, action_space)
-        self.bounds = ActionBounds(action_space)
         self.family = Density(math.prod(observation_space.shape or ()), self.density, self.origin())
 
     def probe(self, observation: Tensor) -> None:
