@@ -16,7 +16,7 @@ from rql_lightning.algorithms import Algorithm, IQLearn, ResidualMCTS, ResidualS
 from rql_lightning.callbacks.hyperparameters import settings
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.loading import CheckpointPrior
-from rql_lightning.priors import FunctionPrior, Prior
+from rql_lightning.priors import FunctionPrior, Prior, SamplerPrior
 
 LEARNING = [getattr(algorithms, name) for name in algorithms.__all__]
 LEARNING = [
@@ -64,13 +64,16 @@ def logged(algorithm: Algorithm, data: Any = None) -> dict[str, Any]:
 @pytest.mark.parametrize("algorithm", LEARNING, ids=lambda each: each.__name__)
 def test_every_argument_of_an_algorithm_is_logged_as_given(algorithm):
     defaults = parameters(algorithm)
-    prior = {"prior": CheckpointPrior("pretrained:cartpole-rl")} if "prior" in defaults else {}
+    sampled = getattr(algorithm, "accepts_samples", False)
+    frozen = SamplerPrior(torch.zeros_like) if sampled else CheckpointPrior("pretrained:cartpole-rl")
+    prior = {"prior": frozen} if "prior" in defaults else {}
     prior |= {"learner": SoftQLearning(tau=0.5)} if "learner" in defaults else {}
     given = {name: other(name, default) for name, default in defaults.items() if name not in prior}
+    given |= {"omega_prime": given["alpha_hat"]} if sampled else {}  # the only one that is possible
     assert all(given[name] != defaults[name] for name in given)
     found = logged(algorithm(**prior, **given))
     expected = {f"model/{name}": str(value) if isinstance(value, list) else value for name, value in given.items()}
-    expected |= {"model/prior": "pretrained:cartpole-rl"} if "prior" in prior else {}
+    expected |= {"model/prior": frozen.origin().removeprefix("prior ")} if "prior" in prior else {}
     expected |= {"model/learner/class": "SoftQLearning", "model/learner/tau": 0.5} if "learner" in prior else {}
     expected |= {"model/class": algorithm.__name__}
     assert {name: found.get(name) for name in expected} == expected

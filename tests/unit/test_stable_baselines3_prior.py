@@ -208,9 +208,8 @@ def test_temperatures(tmp_path):
 
 def test_the_activation_function_is_said_and_can_be_stated(tmp_path, caplog):
     _, path = saved("ppo", tmp_path)
-    with caplog.at_level("INFO"):
-        assert prior_of("ppo", path).architecture.activation == "Tanh"
-        assert "activation Tanh, the default of its class" in caplog.text and path in caplog.text
+    assert prior_of("ppo", path).architecture.activation == "Tanh"
+    assert "activation Tanh, the default of its class" in caplog.text and path in caplog.text
     _, path = saved("ppo", tmp_path, activation_fn=nn.ReLU)
     assert prior_of("ppo", path, activation="ReLU").architecture.activation == "ReLU"
     with pytest.raises(ConfigurationError, match=r"policy_kwargs.activation_fn: found ReLU, expected .* not Tanh"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -189,16 +190,15 @@ class StableBaselines3Prior(Prior):
         return None if statistics is None else Normalization.of(statistics, inputs, where)
 
     def _say(self, model: SavedModel, default_activation: bool) -> None:
-        """Print what was read, and what the file does not say."""
-        from pytorch_lightning.utilities import rank_zero_info  # takes seconds, which load_policy does without
-
+        """Log what was read; a warning where the file does not say what was assumed."""
         architecture = self.architecture
         widths = "-".join(map(str, architecture.sizes))
         note = ", the default of its class" if default_activation else ""
         normalized = ", observations normalised" if self.normalization is not None else ""
-        rank_zero_info(
+        logging.getLogger(__name__).log(
+            logging.WARNING if default_activation else logging.INFO,
             f"{self.origin()}: {architecture.algorithm} of Stable-Baselines3 {model.version}, layers {widths}, "
-            f"activation {architecture.activation}{note}{normalized}"
+            f"activation {architecture.activation}{note}{normalized}",
         )
 
     def attach(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
