@@ -1,4 +1,4 @@
-"""One training on one and on two ranks: seconds per training step, and what the model of docs/scaling.md predicts.
+"""One training on one and on two ranks: seconds per training step.
 
     python benchmarks/ranks.py --config configs/parking/residual_sac.yaml --frames 60_000 120_000
 

@@ -23,8 +23,7 @@ from rql_lightning.reporting.console import command, print_line
 from rql_lightning.reproduce.collection import collected
 from rql_lightning.reproduce.experiments import EXPERIMENTS, POLICIES, TASKS, TITLES
 from rql_lightning.reproduce.options import add_options, conclude, run_plan
-from rql_lightning.reproduce.publish import publish
-from rql_lightning.reproduce.reasons import read_reasons
+from rql_lightning.reproduce.publish import check_published, publish
 from rql_lightning.reproduce.report import write_report
 
 
@@ -72,7 +71,8 @@ def _run(arguments: argparse.Namespace, words: str) -> None:
     )
     plan = EXPERIMENTS[arguments.experiment](arguments.tasks, policies, seeds, arguments.quick, words)
     if arguments.publish is not None:
-        read_reasons(arguments.publish)  # which says what is wrong with them before anything starts
+        require(arguments.publish.resolve() != out.resolve(), "--publish", str(out), "another folder than --out")
+        check_published(arguments.publish)  # which says what is wrong with it before anything starts
     outcome = run_plan(plan, out, arguments)
     if outcome is None:
         return

@@ -48,8 +48,9 @@ def pictures(row: Row, name: str) -> Pictures:
     if histories:
         for which, title in (("basic", "basic return"), ("add_on", "add-on return")):
             figures.append(svg(curves_panel(histories, prior, which, title), f"{name}-{which}"))
+    seeds = {result.folder: result.seed for result in row.results}
     for path in _existing(folders, "distribution.json")[:1]:
-        title = f"seed {row.results[0].seed}" if len(row.results) > 1 else ""
+        title = f"seed {seeds[path.parent]}" if len(row.results) > 1 else ""
         figures.append(svg(distribution_panel(read_histograms(path), 4.0, title), f"{name}-distribution"))
     return Pictures(row, figures, [result.command for result in row.results])
 

@@ -1,4 +1,4 @@
-"""The report of a reproduction: ``report.html``, ``report.md`` and ``results.csv``."""
+"""The report of a reproduction: ``report.html``, ``tables.md`` and ``results.csv``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFERENCE_HEAD = ("task", "policy", "seed", "success rate", "basic return", "add
 
 
 def write_report(results: Sequence[Result], out: Path, title: str, command: str) -> Path:
-    """Write ``report.html``, ``report.md`` and ``results.csv`` into a folder, over those of an earlier report.
+    """Write ``report.html``, ``tables.md`` and ``results.csv`` into a folder, over those of an earlier report.
 
     The rows of Table 1 stand beside the paper's, each cell with mean ± standard deviation over episodes, the
     interquartile mean over seeds with its 95 % interval, and the verdict (:mod:`rql_lightning.reproduce.verdict`).
@@ -49,7 +49,7 @@ def write_report(results: Sequence[Result], out: Path, title: str, command: str)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_results_csv(results, out / FILE)
-        write_page(markdown(content), out / "report.md")
+        write_page(markdown(content), out / "tables.md")
         write_page(render("reproduction.html.j2", **content), out / "report.html")
     except OSError as error:
         raise OutputError(f"{error.filename or out}: found {error.strerror!r}, expected a place to write") from error

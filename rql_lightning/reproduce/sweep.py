@@ -209,6 +209,7 @@ def results_over_seeds(title: str, key: str, results: dict[tuple[str, int], dict
     first = next(iter(results.values()))
     known = {name.removesuffix("_mean") for name in SHOWN} | {"episode_length"}
     metrics = [name for name in first if name.endswith("_mean") and name.removesuffix("_mean") not in known]
+    metrics = [name for name in metrics if not name.startswith("successful_")]  # the table is wide enough
     names = [*SHOWN, *metrics]
     table = Table(title=title, title_justify="left")
     for name in (key, "seed", *(name.removesuffix("_mean").replace("_", " ") for name in names)):

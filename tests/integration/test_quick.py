@@ -23,7 +23,7 @@ def quick(out: Path, *words: str) -> tuple[list[Result], str, str]:
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "failed" not in done.stdout and f"report: {out / 'report.html'}" in done.stdout
-    page, tables = ((out / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+    page, tables = ((out / name).read_text(encoding="utf-8") for name in ("report.html", "tables.md"))
     return read_results_csv(out / "results.csv"), page, tables
 
 

@@ -73,7 +73,7 @@ def test_the_report_of_a_reproduction(tmp_path):
         "RL Customized, seed 0, episode-1000000".replace("-", " "),
     ]
     assert text.count("<details>") == 1 + 1 + 1 + 2 + 1  # sweep, still, video, curves of two rows, all runs
-    markdown = (path.parent / "report.md").read_text(encoding="utf-8")
+    markdown = (path.parent / "tables.md").read_text(encoding="utf-8")
     assert "| RL Prior Policy | 0, 1 | 100.00 %<br>IQM" in markdown and "8 of 8 cells" in markdown
     assert "<script>" not in re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
     assert [r.metrics for r in read_results_csv(path.parent / "results.csv")] == [r.metrics for r in results(folder)]
@@ -87,7 +87,7 @@ def test_alternatives_are_compared_with_residual_q_learning_where_it_is(tmp_path
     page = Page(write_report([*greedy, *ours], tmp_path, "t", "c"))
     assert page.row("<script>")[-1] == "1.00 [1.00, 1.00]" and page.row("Residual")[-1] == "–"
     alone = Page(write_report(greedy, tmp_path, "t", "c"))
-    assert len(alone.row("<script>")) == 5 and "P(residual" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert len(alone.row("<script>")) == 5 and "P(residual" not in (tmp_path / "tables.md").read_text(encoding="utf-8")
     assert "<h2>Policies: mountain_car</h2>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -98,7 +98,7 @@ def test_a_worse_cell_has_its_reason(tmp_path):
     reasons = [{**entry, "reason": f"It was stopped early. {HOSTILE}"}]
     (tmp_path / "reasons.yaml").write_text(yaml.safe_dump(reasons), encoding="utf-8")
     path = write_report(worse, tmp_path, "t", "c")
-    for text in (path.read_text(encoding="utf-8"), (tmp_path / "report.md").read_text(encoding="utf-8")):
+    for text in (path.read_text(encoding="utf-8"), (tmp_path / "tables.md").read_text(encoding="utf-8")):
         assert "RL Customized, basic return: 89.50 [89.00, 90.00]; paper 95.61 ± 0.43" in text
         assert "It was stopped early." in text and "3 of 4 cells" in text
     assert "▼ worse" in Page(path).row("RL Customized")[2]
@@ -128,7 +128,7 @@ def test_what_was_measured_on_the_reference_environments(tmp_path):
     path = write_report(runs, tmp_path, "t", "c")
     expected = ["parking", "RL Customized", "0", "98.0 %", "−7.50 ± 3.25", "–", "0.950", "97 of 100"]
     assert expected in Page(path).rows
-    assert f"| {' | '.join(expected)} |" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"| {' | '.join(expected)} |" in (tmp_path / "tables.md").read_text(encoding="utf-8")
     assert path.read_text(encoding="utf-8").count("97 of 100") == 1
 
 

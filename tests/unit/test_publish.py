@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from report_examples import results, run_folder
 
+import rql_lightning.reproduce.__main__ as reproduce
 from rql_lightning.errors import ConfigurationError, OutputError
 from rql_lightning.reproduce.publish import publish
 from rql_lightning.reproduce.results import Result, read_results_csv
@@ -35,8 +37,7 @@ def test_a_published_report_needs_nothing_outside_its_folder(tmp_path):
 
 
 def test_later_runs_add_to_what_is_published_and_replace_what_they_make_anew(tmp_path):
-    run = run_folder(tmp_path / "run")
-    old = results(run)
+    old = found_in(tmp_path / "run")
     publish(old, tmp_path / "published", "t", "first")
     better = {**old[0].metrics, "basic_return_mean": 96.25}
     new = [replace(old[0], metrics=better), replace(old[0], seed=7)]
@@ -46,8 +47,9 @@ def test_later_runs_add_to_what_is_published_and_replace_what_they_make_anew(tmp
     assert [each.seed for each in found] == sorted(each.seed for each in found)
     (changed,) = [r for r in found if (r.policy, r.seed) == (old[0].policy, old[0].seed)]
     assert changed.metrics["basic_return_mean"] == 96.25
-    assert json.loads((tmp_path / "published" / "commands.json").read_text()) == ["first", "second"]
-    assert "first\nsecond" in (tmp_path / "published" / "report.md").read_text(encoding="utf-8")
+    commands = json.loads((tmp_path / "published" / "commands.json").read_text())
+    assert list(commands) == ["first", "second"] and len(commands["first"]) == len(old) - 1
+    assert "first\nsecond" in (tmp_path / "published" / "tables.md").read_text(encoding="utf-8")
 
 
 def test_a_sweep_keeps_its_values_apart(tmp_path):
@@ -58,11 +60,48 @@ def test_a_sweep_keeps_its_values_apart(tmp_path):
     assert len({r.folder for r in found}) == len(swept) > 1
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[1]"])
-def test_what_is_not_a_published_folder_is_refused(tmp_path, text):
-    (tmp_path / "commands.json").write_text(text)
-    with pytest.raises(ConfigurationError, match=r"commands.json: found .*expected a list of commands"):
+def test_a_command_without_results_is_forgotten(tmp_path):
+    old = found_in(tmp_path / "run")
+    publish(old, tmp_path / "published", "t", "first")
+    publish(old, tmp_path / "published", "t", "second")
+    assert list(json.loads((tmp_path / "published" / "commands.json").read_text())) == ["second"]
+
+
+def test_seeds_with_other_settings_are_not_pooled(tmp_path):
+    first, second = (replace(results(None)[0], seed=seed, folder=run_folder(tmp_path / str(seed))) for seed in (0, 1))
+    for result, weight, job in ((first, 0.8, "a"), (second, 0.9, "b")):
+        prior = f"results/jobs/{job}/last.ckpt"  # the product of another run, which differs between seeds
+        config = {"seed_everything": result.seed, "model": {"omega_prime": weight, "path": prior}, "data": {}}
+        (result.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    publish([first], tmp_path / "published", "t", "c")
+    with pytest.raises(ConfigurationError, match="seed 0 of mountain_car, RL Prior Policy, with other or unknown"):
+        publish([second], tmp_path / "published", "t", "c")
+    assert len(read_results_csv(tmp_path / "published" / "results.csv")) == 1
+    config["model"]["omega_prime"] = 0.8
+    (second.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    publish([second], tmp_path / "published", "t", "c")
+    assert len(read_results_csv(tmp_path / "published" / "results.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("commands.json", "{", "commands.json: found Expecting"),
+        ("commands.json", "[1]", "commands.json: found list, expected commands"),
+        ("results.csv", "a,b", "results.csv: found ValueError"),
+        ("reasons.yaml", "a: b", "reasons.yaml: found dict"),
+    ],
+)
+def test_what_is_not_a_published_folder_is_refused_before_anything_runs(tmp_path, name, text, found, capsys):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigurationError, match=found):
         publish(results(None), tmp_path, "t", "c")
+    with pytest.raises(SystemExit):
+        reproduce.main(["table1", "--out", str(tmp_path / "out"), "--publish", str(tmp_path)])
+    assert name in capsys.readouterr().err and not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        reproduce.main(["table1", "--out", str(tmp_path), "--publish", str(tmp_path)])
+    assert "expected another folder than --out" in capsys.readouterr().err
 
 
 def test_no_place_to_publish(tmp_path):
