@@ -31,8 +31,8 @@ RULE = (
     "rates). It is widened by 0.005, as the paper prints two decimals. Better is a higher success rate, basic return, "
     "add-on return, lane index and rate of episodes without a violation, and a lower mean absolute position and number "
     "of negative actions. The paper's own uncertainty is not part of the rule: it gives no spread over training runs. "
-    "On Highway, returns and lane index are over the episodes without a crash, as the paper's evidently are: its add-on "
-    "returns there deviate by as little as 0.24, and are 20 times its lane indices."
+    "On Highway, returns and lane index are over the episodes without a crash, as the paper's evidently are: its "
+    "add-on returns there deviate by as little as 0.24, and are 20 times its lane indices."
 )
 
 

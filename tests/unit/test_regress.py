@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from rql_lightning.errors import ConfigurationError
+from rql_lightning.reproduce.reasons import read_reasons
 from rql_lightning.reproduce.regress import compare, comparison_table
 from rql_lightning.reproduce.results import Result, read_results_csv, write_results_csv
+from rql_lightning.reproduce.rows import rows
 from rql_lightning.reproduce.summary import BEGIN, END, main, replaced, summary
+from rql_lightning.reproduce.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,3 +70,10 @@ def test_the_readme_agrees_with_the_committed_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     results = read_results_csv(ROOT / "docs/results/table1/results.csv")
     assert replaced(text, summary(results)) == text
+
+
+def test_every_cell_that_is_worse_has_a_reason_and_every_reason_such_a_cell():
+    folder = ROOT / "docs/results/table1"
+    table, _, _ = rows(read_results_csv(folder / "results.csv"))
+    worse = {(row.task, row.policy, cell.name) for row in table for cell in row.cells if cell.verdict is Verdict.WORSE}
+    assert set(read_reasons(folder)) == worse
