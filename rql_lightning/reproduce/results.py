@@ -86,6 +86,8 @@ def read_results_csv(path: Path) -> list[Result]:
 def _result(row: dict[str, str], beside: Path) -> Result:
     own = {name: row[name] for name in FIELDS}
     metrics = {name: _value(cell) for name, cell in row.items() if name not in FIELDS and cell != ""}
+    if texts := [name for name, value in metrics.items() if isinstance(value, str)]:
+        raise ValueError(f"{texts[0]} = {metrics[texts[0]]!r}")
     peak, folder = _value(own["peak_memory_bytes"]), own["folder"]
     return Result(
         task=own["task"],

@@ -118,7 +118,10 @@ def test_results_on_disk(tmp_path):
     assert (first.seconds, first.peak_memory_bytes, first.seed) == (1.25, 2**31, 3) and second == written[1]
 
 
-@pytest.mark.parametrize("rows", ["task,policy\na,b\n", "{}", "", f"{','.join(FIELDS)}\na\n"])
+TEXT = f"{','.join(FIELDS)},basic_return_mean\na,b,0,1.0,null,c,null,many\n"
+
+
+@pytest.mark.parametrize("rows", ["task,policy\na,b\n", "{}", "", f"{','.join(FIELDS)}\na\n", TEXT])
 def test_another_file_is_refused(tmp_path, rows):
     path = tmp_path / "results.csv"
     path.write_text(rows, encoding="utf-8")
