@@ -97,3 +97,8 @@ class Prior(Policy):
 def is_positive(value: object) -> bool:
     """Return whether a value is a finite number > 0, of Python or NumPy but no truth value."""
     return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+
+
+def as_float(value: Any) -> float | None:
+    """Return a number of Python or NumPy as one of Python, which a checkpoint can hold; ``None`` stays ``None``."""
+    return None if value is None else float(value)

@@ -15,7 +15,7 @@ from torch import Tensor
 from rql_lightning.errors import CheckpointError, SpaceMismatchError, require
 from rql_lightning.policies.clipped import ClippedNormal
 from rql_lightning.policies.families import Categorical, Family, SquashedNormal
-from rql_lightning.priors.base import Prior, is_positive
+from rql_lightning.priors.base import Prior, as_float, is_positive
 from rql_lightning.priors.stable_baselines3.architecture import Architecture, ContinuousNetwork, DiscreteNetwork
 from rql_lightning.priors.stable_baselines3.archive import SavedModel, read_model
 from rql_lightning.priors.stable_baselines3.folder import files_of
@@ -79,6 +79,7 @@ class StableBaselines3Prior(Prior):
         inputs = found.architecture.sizes[0]
         self.observation_space = read_observation_space(observations, inputs, f"{where} observation_space")
         self._check_options(found.architecture, temperature, scale)
+        temperature, scale = as_float(temperature), as_float(scale)
         self.task = files.task
         normalization = self._normalization(vec_normalize or files.vec_normalize, model, inputs)
         self._build(found.architecture, normalization, temperature, scale)
