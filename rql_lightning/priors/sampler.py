@@ -119,8 +119,12 @@ class SamplerPrior(Prior):
             found = f"an error for observations of shape {tuple(rows.shape)} ({reason})"
             raise self.wrong("sample", found, f"actions of shape {wanted}") from error
         if result is None or tuple(result.shape) != wanted:
-            shape, dtype = getattr(given, "shape", None), getattr(given, "dtype", None)
-            found = type(given).__name__ if shape is None else f"shape {tuple(shape)} of {dtype}"
+            if result is not None:
+                found = f"shape {tuple(result.shape)}"
+            else:
+                found = (
+                    f"numbers of type {given.dtype}" if isinstance(given, np.ndarray | Tensor) else type(given).__name__
+                )
             raise self.wrong("sample", found, f"a tensor or an array of real numbers, of shape {wanted}")
         return result
 
