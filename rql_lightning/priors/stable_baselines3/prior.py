@@ -119,10 +119,7 @@ class StableBaselines3Prior(Prior):
         own = self.state_dict()
         if any(each.is_meta for each in own.values()):
             for name, each in own.items():
-                shape = getattr(state_dict.get(f"{prefix}{name}"), "shape", None)
-                if shape != each.shape:
-                    found = "none" if shape is None else f"shape {tuple(shape)}"
-                    raise CheckpointError(f"{prefix}{name}: found {found}, expected shape {tuple(each.shape)}")
+                _check_weight(f"{prefix}{name}", state_dict.get(f"{prefix}{name}"), each.shape)
             self.to_empty(device="cpu")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -287,3 +284,17 @@ def _entropy_coefficient(model: SavedModel) -> float | None:
             raise CheckpointError(f"{where}, {name}: found {value.tolist()}, expected the entropy coefficient")
         return coefficient[0] or None
     raise CheckpointError(f"{where}: found {found}, expected log_ent_coef or ent_coef_tensor")
+
+
+def _check_weight(name: str, value: Any, shape: torch.Size) -> None:
+    """Refuse a weight of another shape than described, or that is a view of fewer numbers.
+
+    Raises:
+        CheckpointError: If the value does not fit; names it.
+    """
+    found = getattr(value, "shape", None)
+    if found != shape:
+        text = "none" if found is None else f"shape {tuple(found)}"
+        raise CheckpointError(f"{name}: found {text}, expected shape {tuple(shape)}")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise CheckpointError(f"{name}: found more numbers than are stored, expected shape {tuple(shape)} of its own")
