@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from numbers import Real
+from typing import Any, Self
 
 import gymnasium as gym
 from torch import Tensor
 
-from rql_lightning.errors import EnvironmentContractError
+from rql_lightning.errors import ConfigurationError, EnvironmentContractError
 from rql_lightning.policies.base import Policy
 from rql_lightning.spaces import ActionBounds, check_continuous, check_discrete, check_same
 
@@ -23,6 +25,22 @@ class Prior(Policy):
     """
 
     only_samples = False
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode, whatever the mode of the algorithm: dropout and batch norm would change the law."""
+        return super().train(False)
+
+    def as_input(self, observation: Any) -> Tensor:
+        """Convert observations ``[..., *observation_shape]`` to float32 tensors on the prior's device.
+
+        Raises:
+            ConfigurationError: If the prior has no spaces yet.
+        """
+        if not hasattr(self, "observation_space"):
+            raise ConfigurationError(
+                f"{self.origin()}: found no spaces, expected attach(observation_space, action_space) to be called first"
+            )
+        return super().as_input(observation)
 
     def attach(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Check that the prior's observation and action spaces fit those of the environment.
@@ -74,3 +92,13 @@ class Prior(Policy):
     def origin(self) -> str:
         """Return the source of the prior, for messages."""
         raise NotImplementedError
+
+
+def is_positive(value: object) -> bool:
+    """Return whether a value is a finite number > 0, of Python or NumPy but no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+
+
+def as_float(value: Any) -> float | None:
+    """Return a number of Python or NumPy as one of Python, which a checkpoint can hold; ``None`` stays ``None``."""
+    return None if value is None else float(value)

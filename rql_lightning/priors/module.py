@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from rql_lightning.checkpoints import read_data
 from rql_lightning.envs.registration import import_function
-from rql_lightning.errors import CheckpointError, ConfigurationError, SpaceMismatchError
+from rql_lightning.errors import CheckpointError, ConfigurationError, SpaceMismatchError, require
 from rql_lightning.policies.families import Categorical, SquashedNormal
 from rql_lightning.policies.normal import Normal
-from rql_lightning.priors.base import Prior
+from rql_lightning.priors.base import Prior, as_float
 from rql_lightning.priors.outputs import DISCRETE, Distribution, Outputs, Scale, call, check_outputs
 
 
@@ -61,9 +61,14 @@ class ModulePrior(Prior):
     ) -> None:
         super().__init__()
         check_outputs(distribution, scale, temperature)
-        self.distribution_name, self.temperature = distribution, temperature
+        require(isinstance(module, str | nn.Module), "model.prior.module", module, "an import path or an nn.Module")
+        if isinstance(module, nn.Module):
+            for name, given in (("init_args", init_args), ("environment", environment)):
+                require(not given, f"model.prior.{name}", given, "null for a module that exists already")
+        require(output not in ("", []), "model.prior.output", output, "a name, or null for the module itself")
+        self.distribution_name, self.temperature = distribution, as_float(temperature)
         self.names = [output] if isinstance(output, str) else list(output or [])
-        self.outputs = Outputs(parts, scale, self.wrong)
+        self.outputs = Outputs(parts, scale if isinstance(scale, str) else as_float(scale), self.wrong)
         self.weights, self.entry, self.environment = weights, entry, environment
         self.init_args = dict(init_args or {})
         self.name = module if isinstance(module, str) else f"{type(module).__module__}.{type(module).__qualname__}"
@@ -191,13 +196,20 @@ def load_weights(module: nn.Module, path: str, entry: str | None) -> None:
     """
     if not Path(path).is_file():
         raise CheckpointError(f"model.prior.weights: found {path!r}, which is no file, expected that of a state_dict")
-    weights = read_data(Path(path))
+    try:
+        weights = read_data(Path(path))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{path}: found a damaged or foreign file, or one with anything but tensors and plain data, expected a "
+            "state_dict: torch.save(module.state_dict(), path)"
+        ) from error
     for key in [] if entry is None else entry.split("."):
         if not isinstance(weights, dict) or key not in weights:
             found = sorted(map(str, weights)) if isinstance(weights, dict) else type(weights).__name__
             raise CheckpointError(f"{path}: found {found}, expected the entry {key!r} of model.prior.entry {entry!r}")
         weights = weights[key]
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    named = isinstance(weights, dict) and all(isinstance(key, str) for key in weights)
+    if not named or not all(isinstance(value, Tensor) for value in weights.values()):
         found = sorted(map(str, weights))[:8] if isinstance(weights, dict) else type(weights).__name__
         raise CheckpointError(
             f"{path}: found {found}, expected the tensors of a state_dict; model.prior.entry names the entry with them"

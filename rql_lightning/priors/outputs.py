@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError, require
+from rql_lightning.priors.base import is_positive
 
 Distribution = Literal["categorical", "boltzmann", "squashed_normal", "normal"]
 Scale = float | Literal["scale", "log_scale"] | None
@@ -25,7 +26,7 @@ def check_outputs(distribution: str, scale: Scale, temperature: float | None) ->
     """
     known = (*DISCRETE, *CONTINUOUS)
     require(distribution in known, "model.prior.distribution", distribution, "one of " + ", ".join(map(repr, known)))
-    positive = isinstance(temperature, int | float) and temperature > 0
+    positive = is_positive(temperature)
     if distribution == "boltzmann":
         expected = "a number > 0, the temperature at which to act on the Q-values: exp(Q / temperature)"
         require(positive, "model.prior.temperature", temperature, expected)
@@ -33,12 +34,12 @@ def check_outputs(distribution: str, scale: Scale, temperature: float | None) ->
     if distribution in DISCRETE:
         require(scale is None, "model.prior.scale", scale, f"null for the distribution {distribution!r}")
         return
-    number = isinstance(scale, int | float) and not isinstance(scale, bool) and scale > 0
     expected = (
         "'scale' or 'log_scale', whichever the module returns beside the location, or a number > 0 for a module that "
         "returns the location alone"
     )
-    require(scale in ("scale", "log_scale") or number, "model.prior.scale", scale, expected)
+    valid = scale in ("scale", "log_scale") if isinstance(scale, str) else is_positive(scale)
+    require(valid, "model.prior.scale", scale, expected)
 
 
 def resolve(module: nn.Module, name: str) -> Any:

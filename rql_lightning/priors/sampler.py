@@ -110,18 +110,23 @@ class SamplerPrior(Prior):
         """Return the function's actions, ``[N, *action_shape]``."""
         wanted = (len(rows), *(self.action_space.shape or ()))
         try:
-            result = self.function(rows)
+            given = self.function(rows)
+            result = _as_tensor(given)
         except RqlError:  # says what is wrong already
             raise
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             found = f"an error for observations of shape {tuple(rows.shape)} ({reason})"
             raise self.wrong("sample", found, f"actions of shape {wanted}") from error
-        result = torch.from_numpy(result) if isinstance(result, np.ndarray) else result
-        if not isinstance(result, Tensor) or tuple(result.shape) != wanted:
-            found = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
-            raise self.wrong("sample", found, f"a tensor or an array of shape {wanted}")
-        return result.detach().cpu()
+        if result is None or tuple(result.shape) != wanted:
+            if result is not None:
+                found = f"shape {tuple(result.shape)}"
+            else:
+                found = (
+                    f"numbers of type {given.dtype}" if isinstance(given, np.ndarray | Tensor) else type(given).__name__
+                )
+            raise self.wrong("sample", found, f"a tensor or an array of real numbers, of shape {wanted}")
+        return result
 
     def log_prob_of(self, observation: Tensor, action: Tensor) -> Tensor:
         """Refuse: the log-likelihood is unknown.
@@ -138,3 +143,14 @@ class SamplerPrior(Prior):
     def describe(self) -> dict[str, Any]:
         """Return the function's name and the number of samples; loading a file never imports code."""
         return {"kind": "SamplerPrior", "name": self.name, "samples": self.samples}
+
+
+def _as_tensor(actions: Any) -> Tensor | None:
+    """Convert actions to a CPU tensor of int64 or of floating-point numbers; ``None`` if they are no real numbers."""
+    if isinstance(actions, np.ndarray) and actions.dtype.kind in "biuf":
+        dtype = np.float64 if actions.dtype.kind == "f" else np.int64
+        return torch.from_numpy(np.array(actions, dtype=dtype, order="C"))  # strides and byte order as PyTorch has them
+    if isinstance(actions, Tensor) and not actions.is_complex():
+        actions = actions.detach().cpu()
+        return actions if actions.is_floating_point() else actions.to(torch.int64)
+    return None

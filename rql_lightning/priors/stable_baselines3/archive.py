@@ -17,6 +17,13 @@ from rql_lightning.errors import CheckpointError
 
 LIMIT = 256 * 2**20
 """Largest number of decompressed bytes of an entry that is read."""
+LIMITS = {"_stable_baselines3_version": 2**10, "data": 16 * 2**20}
+"""Smaller limits of entries that are no tensors."""
+CHUNK = 2**20
+MAX_VALUES = 200_000
+"""Largest number of values in ``data``, and of tensors in a file of them: objects take far more memory than text."""
+LARGEST_PICKLE = 2**20
+"""Largest size of the names and shapes in a file of tensors."""
 SERIALIZED = ":serialized:"
 EXPECTED = "expected a zip that model.save of Stable-Baselines3 1.6 to 2.9 wrote"
 
@@ -45,7 +52,8 @@ def read_model(path: Path) -> SavedModel:
 
     Raises:
         CheckpointError: If the file is missing, damaged or from another library, if an entry is larger than ``LIMIT``
-            when decompressed, or if it contains anything but tensors and JSON; names the file and the entry.
+            or its limit in ``LIMITS`` when decompressed, or if it contains anything but tensors and JSON; names the
+            file and the entry.
     """
     name = f"prior {path}"
     if not path.is_file():
@@ -67,16 +75,24 @@ def read_model(path: Path) -> SavedModel:
 
 
 def _entry(archive: zipfile.ZipFile, entry: str, name: str) -> bytes:
-    """Return the decompressed bytes of an entry; zipfile stops at the size that its header states."""
+    """Return the decompressed bytes of an entry.
+
+    Only deflate is read in pieces of bounded size; other methods of compression decompress all that they are given.
+    """
     try:
         info = archive.getinfo(entry)
     except KeyError as error:
         raise CheckpointError(f"{name}: found no entry {entry}, {EXPECTED}") from error
-    if info.file_size > LIMIT:
+    limit = min(LIMIT, LIMITS.get(entry, LIMIT))
+    if info.file_size > limit:
         raise CheckpointError(
-            f"{name}, {entry}: found {info.file_size} bytes when decompressed, expected at most {LIMIT}"
+            f"{name}, {entry}: found {info.file_size} bytes when decompressed, expected at most {limit}"
         )
-    return archive.read(info)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        method = info.compress_type
+        raise CheckpointError(f"{name}, {entry}: found the compression method {method}, expected none or deflate")
+    with archive.open(info) as file:  # read(size) decompresses no more than size; read() would decompress everything
+        return b"".join(iter(lambda: file.read(CHUNK), b""))
 
 
 def _version(blob: bytes, name: str) -> str:
@@ -89,6 +105,9 @@ def _version(blob: bytes, name: str) -> str:
 
 def _fields(blob: bytes, where: str) -> dict[str, Any]:
     """Return the fields of ``data`` without pickled values, which are never decoded."""
+    values = sum(map(blob.count, (b"[", b"{", b",")))  # at most one value more than these
+    if values > MAX_VALUES:
+        raise CheckpointError(f"{where}: found more than {MAX_VALUES} values, expected the fields of a model")
     try:
         fields = json.loads(blob)
     except (ValueError, RecursionError) as error:
@@ -108,26 +127,54 @@ def _tensors(blob: bytes, where: str) -> dict[str, Tensor]:
     PyTorch stores numbers uncompressed, and as many as a tensor has. Anything else could take any amount of memory.
 
     Raises:
-        CheckpointError: If there is anything but finite tensors, or a tensor has more numbers than the file.
+        CheckpointError: If there is anything but finite tensors, or tensors have more numbers than the file.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(blob)) as inner:
-            infos = inner.infolist()
-        stored = all(info.compress_type == zipfile.ZIP_STORED for info in infos)
-        if not stored or sum(info.file_size for info in infos) > len(blob):
-            raise ValueError("compressed or overlapping numbers, which torch.save does not write")
+        _check_zip(blob)
         tensors = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises different types for different kinds of damage
         reason = _first_line(error)
         raise CheckpointError(f"{where}: found a damaged or hostile file ({reason}), expected tensors alone") from error
     if not isinstance(tensors, dict):
         raise CheckpointError(f"{where}: found {type(tensors).__name__}, expected a dictionary of tensors")
+    for key, tensor in tensors.items():
+        _check_kind(key, tensor, where)
+    # A call such as torch.Tensor(n) in the file makes a tensor of any size, in memory that takes no room until read.
+    storages = {
+        storage.data_ptr(): storage.nbytes() for storage in (each.untyped_storage() for each in tensors.values())
+    }
+    if sum(storages.values()) > len(blob):
+        raise CheckpointError(
+            f"{where}: found tensors of {sum(storages.values())} bytes, more numbers than the file holds"
+        )
     return {key: _checked(key, tensor, where) for key, tensor in tensors.items()}
 
 
-def _checked(key: Any, tensor: Any, where: str) -> Tensor:
-    if not isinstance(key, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
-        raise CheckpointError(f"{where}, {key!r}: found {type(tensor).__name__}, expected a tensor with a name")
+def _check_zip(blob: bytes) -> None:
+    """Refuse a zip of tensors that torch.save does not write, before anything in it is read.
+
+    Raises:
+        ValueError, zipfile.BadZipFile: If it is damaged, or could take more memory than its size.
+    """
+    if blob.count(b"PK\x01\x02") > MAX_VALUES:  # entries of the directory
+        raise ValueError(f"more than {MAX_VALUES} tensors")
+    with zipfile.ZipFile(io.BytesIO(blob)) as inner:
+        infos = inner.infolist()
+    stored = all(info.compress_type == zipfile.ZIP_STORED for info in infos)
+    if not stored or sum(info.file_size for info in infos) > len(blob):
+        raise ValueError("compressed or overlapping numbers, which torch.save does not write")
+    if any(info.file_size > LARGEST_PICKLE for info in infos if info.filename.endswith(".pkl")):
+        raise ValueError(f"more than {LARGEST_PICKLE} bytes of names and shapes")
+
+
+def _check_kind(key: Any, tensor: Any, where: str) -> None:
+    plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_nested
+    if not isinstance(key, str) or not plain or tensor.device.type != "cpu":
+        shown = repr(key[:80]) if isinstance(key, str) else f"a key of type {type(key).__name__}"
+        raise CheckpointError(f"{where}, {shown}: found {type(tensor).__name__}, expected a tensor with a name")
+
+
+def _checked(key: str, tensor: Tensor, where: str) -> Tensor:
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise CheckpointError(f"{where}, {key}: found shape {tuple(tensor.shape)}, more numbers than the file holds")
     if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):

@@ -10,6 +10,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from rql_lightning.errors import CheckpointError
+from rql_lightning.priors.stable_baselines3.pickles import brief
 
 STATISTICS = ("vec_normalize.pkl", "vecnormalize.pkl")
 LARGEST_YAML = 2**20
@@ -53,7 +54,7 @@ def _has_policy(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return "policy.pth" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # zipfile raises different types for different kinds of damage
         return False
 
 
@@ -72,11 +73,12 @@ _PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", _arguments)
 
 def _task(path: Path) -> str | None:
     """Return the id of the environment of a file ``args.yml``: an ordered dictionary, written as a list of pairs."""
-    if not path.is_file() or path.stat().st_size > LARGEST_YAML:
-        return None
     try:
+        if not path.is_file() or path.stat().st_size > LARGEST_YAML:
+            return None
         ((*pairs,),) = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
         task = dict(pairs)["env"]
-    except (KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CheckpointError(f"prior, {path}: found no entry env ({error!r}), expected the file of RL Zoo") from error
+    except (KeyError, OSError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = brief(f"{type(error).__name__}: {error}")
+        raise CheckpointError(f"prior, {path}: found no entry env ({reason}), expected the file of RL Zoo") from error
     return task if isinstance(task, str) else None

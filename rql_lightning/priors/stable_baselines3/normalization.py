@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from rql_lightning.errors import CheckpointError, require
-from rql_lightning.priors.stable_baselines3.pickles import Call, read_pickle
+from rql_lightning.priors.stable_baselines3.pickles import Call, brief, read_pickle
 
-LIMIT = 16 * 2**20
+LIMIT = 4 * 2**20
 """Largest size of a file of ``VecNormalize``, in bytes."""
 CLASS = "stable_baselines3.common.vec_env.vec_normalize.VecNormalize"
 MOMENTS = "stable_baselines3.common.running_mean_std.RunningMeanStd"
@@ -74,9 +75,12 @@ class Normalization(nn.Module):
         Raises:
             ConfigurationError: If a constant is invalid.
         """
+        for key in ("clip", "epsilon"):
+            require(_is_number(getattr(statistics, key)), f"{where}, {key}", getattr(statistics, key), "a number")
         for key in ("mean", "variance"):
-            values = list(getattr(statistics, key))
-            valid = len(values) == size and all(map(math.isfinite, values))
+            values = getattr(statistics, key)
+            iterable = isinstance(values, Iterable) and not isinstance(values, str | bytes)
+            valid = iterable and [_is_number(each) and math.isfinite(each) for each in values] == [True] * size
             require(valid, f"{where}, {key}", values, f"{size} finite numbers, one for each number of an observation")
         positive = [value + statistics.epsilon > 0 for value in statistics.variance]
         require(all(positive), f"{where}, variance", statistics.variance, "numbers >= 0, with an epsilon > 0")
@@ -93,6 +97,10 @@ class Normalization(nn.Module):
         return normal.clamp(-self.clip, self.clip).to(observation.dtype)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def read_vec_normalize(path: Path) -> ObservationStatistics | None:
     """Read a file of ``VecNormalize`` without executing anything in it; ``None`` if observations are not normalised.
 
@@ -106,7 +114,13 @@ def read_vec_normalize(path: Path) -> ObservationStatistics | None:
     if path.stat().st_size > LIMIT:
         raise CheckpointError(f"{where}: found {path.stat().st_size} bytes, expected at most {LIMIT}")
     try:
-        saved = read_pickle(path.read_bytes(), lambda name: ALLOWED.fullmatch(name) is not None)
+        blob = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{where}: found a file that cannot be read ({error.strerror}), expected {INSTEAD}"
+        ) from error
+    try:
+        saved = read_pickle(blob, lambda name: ALLOWED.fullmatch(name) is not None)
     except ValueError as error:
         raise CheckpointError(f"{where}: found {error}, expected {INSTEAD}") from error
     fields = _state(saved, CLASS, where)
@@ -131,9 +145,13 @@ def _state(value: Any, name: str, where: str) -> dict[str, Any]:
 
 
 def _number(value: Any, where: str) -> float:
-    if isinstance(value, int | float):
-        return float(value)
-    return float(_array(value, where).reshape(()))
+    numbers = [value] if isinstance(value, int | float) else _array(value, where).ravel().tolist()
+    try:
+        (number,) = map(float, numbers)
+    except (OverflowError, ValueError) as error:
+        found = f"{len(numbers)} numbers" if len(numbers) != 1 else "an integer without a floating-point value"
+        raise CheckpointError(f"{where}: found {found}, expected one floating-point number") from error
+    return number
 
 
 def _array(value: Any, where: str) -> np.ndarray[Any, Any]:
@@ -151,8 +169,22 @@ def _array(value: Any, where: str) -> np.ndarray[Any, Any]:
             fortran = order == "F"
         else:
             (dtype, data), shape, fortran = value.arguments, (), False
-        if dtype.name != "numpy.dtype" or dtype.arguments[0] not in ("f4", "f8") or dtype.state[1] not in ("<", ">"):
-            raise ValueError(f"numbers of type {dtype.arguments}")
-        return np.frombuffer(data, dtype.state[1] + dtype.arguments[0]).reshape(shape, order="F" if fortran else "C")
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{where}: found no array ({error}), expected one of floating-point numbers") from error
+        written = _dtype(dtype)
+        return np.frombuffer(data, written).reshape(shape, order="F" if fortran is True else "C")
+    except (AttributeError, IndexError, OverflowError, TypeError, ValueError) as error:
+        reason = brief(str(error))
+        raise CheckpointError(f"{where}: found no array ({reason}), expected one of floating-point numbers") from error
+
+
+def _dtype(value: Any) -> str:
+    """Return the type of numbers, such as ``<f8``, that a call of ``numpy.dtype`` and its state describe.
+
+    Raises:
+        ValueError: If they describe something else.
+    """
+    known = isinstance(value, Call) and value.name == "numpy.dtype" and isinstance(value.state, tuple)
+    name, order = (value.arguments[:1], value.state[1:2]) if known else ((), ())
+    if name not in (("f4",), ("f8",)) or order not in (("<",), (">",)):
+        shown = name[0] if known and name and isinstance(name[0], str) else "another type"
+        raise ValueError(f"numbers of {shown}")
+    return f"{order[0]}{name[0]}"

@@ -9,7 +9,11 @@ from __future__ import annotations
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
+
+MAX_OPCODES = 200_000
+"""Largest number of opcodes that are followed: one byte can ask for an object of a hundred bytes."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +51,26 @@ def read_pickle(blob: bytes, allowed: Callable[[str], bool]) -> Any:
         allowed: Whether a name, such as ``numpy.dtype``, may occur.
 
     Raises:
-        ValueError: If the pickle is damaged, has an opcode that plain data does not need, or a name is not allowed.
+        ValueError: If the pickle is damaged, has more than ``MAX_OPCODES`` opcodes or one that plain data does not
+            need, or a name is not allowed. The message is one line, and short whatever the file contains.
     """
     machine = _Machine(allowed)
     try:
-        for opcode, argument, _ in pickletools.genops(blob):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(blob)):
+            if count >= MAX_OPCODES:
+                raise ValueError(f"more than {MAX_OPCODES} opcodes")
             machine.step(opcode.name, argument)
         (result,) = machine.stack
-    except ValueError:
-        raise
+    except ValueError as error:
+        raise ValueError(brief(str(error))) from error
     except Exception as error:
-        raise ValueError(f"a damaged pickle ({type(error).__name__}: {error})") from error
+        raise ValueError(brief(f"a damaged pickle ({type(error).__name__}: {error})")) from error
     return result
+
+
+def brief(text: str) -> str:
+    """Return the beginning of a text, in one line and without control characters, for messages."""
+    return text[:160].encode("unicode_escape").decode("ascii")
 
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
@@ -74,6 +86,8 @@ _IGNORED = {"PROTO", "FRAME", "STOP"}
 _LITERALS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT", "STRING", "BINSTRING"}
 _LITERALS |= {"SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"}
 _LITERALS |= {"BYTEARRAY8", "BINUNICODE8", "BINBYTES8"}
+_KEYS = (str, bytes, int, NoneType)
+"""Types of keys; the hash of a tuple that contains itself many times over takes for ever."""
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -113,8 +127,7 @@ class _Machine:
         elif opcode in ("TUPLE", "LIST"):
             self.stack.append((tuple if opcode == "TUPLE" else list)(self.since_mark()))
         elif opcode == "DICT":
-            items = self.since_mark()
-            self.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+            self.stack.append(_pairs(self.since_mark()))
         elif opcode in ("REDUCE", "NEWOBJ"):
             called, arguments = self.take(2)
             self.stack.append(Call(called.text, tuple(arguments)))
@@ -130,6 +143,8 @@ class _Machine:
 
     def refer(self, module: Any, name: Any) -> None:
         """Put a name on the stack."""
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError(f"a name of the types {type(module).__name__} and {type(name).__name__}")
         text = f"{module}.{name}"
         if not self.allowed(text):
             raise ValueError(f"the name {text[:80]}")
@@ -141,7 +156,7 @@ class _Machine:
         if isinstance(target, Call):
             target.items.extend(items)
         elif pairs:
-            target.update(zip(items[::2], items[1::2], strict=True))
+            target.update(_pairs(items))
         else:
             target.extend(items)
 
@@ -159,3 +174,15 @@ class _Machine:
         items = self.stack[place + 1 :]
         del self.stack[place:]
         return items
+
+
+def _pairs(items: list[Any]) -> dict[Any, Any]:
+    """Return the dictionary of alternating keys and values.
+
+    Raises:
+        ValueError: If a key is no text, bytes, integer or ``None``, or a value is missing.
+    """
+    for key in items[::2]:
+        if not isinstance(key, _KEYS):
+            raise ValueError(f"a damaged pickle (a key of type {type(key).__name__})")
+    return dict(zip(items[::2], items[1::2], strict=True))

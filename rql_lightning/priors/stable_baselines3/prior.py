@@ -15,7 +15,7 @@ from torch import Tensor
 from rql_lightning.errors import CheckpointError, SpaceMismatchError, require
 from rql_lightning.policies.clipped import ClippedNormal
 from rql_lightning.policies.families import Categorical, Family, SquashedNormal
-from rql_lightning.priors.base import Prior
+from rql_lightning.priors.base import Prior, as_float, is_positive
 from rql_lightning.priors.stable_baselines3.architecture import Architecture, ContinuousNetwork, DiscreteNetwork
 from rql_lightning.priors.stable_baselines3.archive import SavedModel, read_model
 from rql_lightning.priors.stable_baselines3.folder import files_of
@@ -79,6 +79,7 @@ class StableBaselines3Prior(Prior):
         inputs = found.architecture.sizes[0]
         self.observation_space = read_observation_space(observations, inputs, f"{where} observation_space")
         self._check_options(found.architecture, temperature, scale)
+        temperature, scale = as_float(temperature), as_float(scale)
         self.task = files.task
         normalization = self._normalization(vec_normalize or files.vec_normalize, model, inputs)
         self._build(found.architecture, normalization, temperature, scale)
@@ -102,11 +103,25 @@ class StableBaselines3Prior(Prior):
         prior.action_space = space_from_data(description["action_space"])
         architecture = Architecture(**description["architecture"])
         clip = description["clip"]
-        normalization = None if clip is None else Normalization(architecture.sizes[0], clip)
         temperature, scale = description["temperature"], description["scale"]
-        prior._build(architecture, normalization, temperature, scale)
+        with torch.device("meta"):  # the sizes are a claim until there are weights of such shapes
+            normalization = None if clip is None else Normalization(architecture.sizes[0], clip)
+            prior._build(architecture, normalization, temperature, scale)
         prior.temperature = temperature
         return prior
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Allocate memory for the weights of a described prior, once weights of the described shapes are there.
+
+        Raises:
+            CheckpointError: If a weight is missing or has another shape; names it.
+        """
+        own = self.state_dict()
+        if any(each.is_meta for each in own.values()):
+            for name, each in own.items():
+                _check_weight(f"{prefix}{name}", state_dict.get(f"{prefix}{name}"), each.shape)
+            self.to_empty(device="cpu")
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _build(
         self,
@@ -166,7 +181,7 @@ class StableBaselines3Prior(Prior):
         needed = {"temperature": algorithm in VALUES, "scale": architecture.scale == "stated"}
         for name, value in (("temperature", temperature), ("scale", scale)):
             text = expected[name] if needed[name] else "null: the policy has a distribution of its own"
-            valid = (value is not None and 0 < value < math.inf) if needed[name] else value is None
+            valid = is_positive(value) if needed[name] else value is None
             require(valid, f"{self.origin()}, {name}", value, f"{text} ({algorithm})")
 
     def _normalization(
@@ -269,3 +284,17 @@ def _entropy_coefficient(model: SavedModel) -> float | None:
             raise CheckpointError(f"{where}, {name}: found {value.tolist()}, expected the entropy coefficient")
         return coefficient[0] or None
     raise CheckpointError(f"{where}: found {found}, expected log_ent_coef or ent_coef_tensor")
+
+
+def _check_weight(name: str, value: Any, shape: torch.Size) -> None:
+    """Refuse a weight of another shape than described, or that is a view of fewer numbers.
+
+    Raises:
+        CheckpointError: If the value does not fit; names it.
+    """
+    found = getattr(value, "shape", None)
+    if found != shape:
+        text = "none" if found is None else f"shape {tuple(found)}"
+        raise CheckpointError(f"{name}: found {text}, expected shape {tuple(shape)}")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise CheckpointError(f"{name}: found more numbers than are stored, expected shape {tuple(shape)} of its own")

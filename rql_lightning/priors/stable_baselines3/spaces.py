@@ -56,8 +56,7 @@ def read_observation_space(field: Any, inputs: int, where: str) -> gym.spaces.Bo
     low, high = (_numbers(field.get(key), inputs) for key in ("low", "high"))
     if low is None or high is None:
         low, high = np.full(inputs, -np.inf), np.full(inputs, np.inf)
-    with np.errstate(over="ignore"):
-        return gym.spaces.Box(low.reshape(shape).astype(np.float32), high.reshape(shape).astype(np.float32))
+    return _box(low.reshape(shape), high.reshape(shape), np.float32, where)
 
 
 def read_action_space(field: Any, where: str) -> gym.Space[Any]:
@@ -84,7 +83,25 @@ def read_action_space(field: Any, where: str) -> gym.Space[Any]:
     low, high = (_numbers(field.get(key), size) for key in ("low", "high"))
     if low is None or high is None or dtype is None:
         raise CheckpointError(f"{where}: found bounds that are not readable, expected {size} floating-point numbers")
-    return gym.spaces.Box(low.reshape(shape).astype(dtype), high.reshape(shape).astype(dtype), dtype=dtype)
+    return _box(low.reshape(shape), high.reshape(shape), dtype, where)
+
+
+def _box(low: np.ndarray[Any, Any], high: np.ndarray[Any, Any], dtype: Any, where: str) -> gym.spaces.Box:
+    """Create a space of given bounds, ``[*shape]``.
+
+    Raises:
+        CheckpointError: If a lower bound is NaN or not below its upper bound, or Gymnasium refuses the bounds.
+    """
+    wrong = ~(low <= high).ravel()
+    if wrong.any():
+        found = f"{low.ravel()[wrong][0]} and {high.ravel()[wrong][0]}"
+        raise CheckpointError(f"{where}: found the bounds {found}, expected low <= high")
+    try:
+        with np.errstate(over="ignore"):
+            return gym.spaces.Box(low.astype(dtype), high.astype(dtype), dtype=dtype)
+    except (AssertionError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{where}: found bounds that are invalid ({reason}), expected low <= high") from error
 
 
 _DISCRETE = (("n", ""), ("start", "0"))
