@@ -48,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("experiment", choices=EXPERIMENTS, help="Experiment to run.")
-    parser.add_argument("--seeds", type=int, default=1, help="Number of training seeds, from 0 on. Default: 1.")
+    parser.add_argument("--seeds", type=int, default=1, help="Number of training seeds. Default: 1.")
+    parser.add_argument("--first-seed", type=int, default=0, help="First training seed. Default: 0.")
     parser.add_argument("--out", type=Path, help="Folder of the results. Default: results/<experiment>.")
     parser.add_argument("--publish", type=Path, help="Folder of published results to add these to.")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="Tasks. Default: all.")
@@ -62,13 +63,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, words: str) -> None:
     require(arguments.seeds >= 1, "--seeds", arguments.seeds, "an integer >= 1")
+    require(arguments.first_seed >= 0, "--first-seed", arguments.first_seed, "an integer >= 0")
     unknown = [each for each in arguments.policies if each not in POLICIES] if arguments.experiment == "table1" else []
     require(not unknown, "--policies", ", ".join(unknown), f"some of {', '.join(POLICIES)}")
     out = arguments.out or Path("results", arguments.experiment)
-    seeds, policies = (
-        range(arguments.seeds),
-        arguments.policies or (POLICIES if arguments.experiment == "table1" else []),
-    )
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    policies = arguments.policies or (POLICIES if arguments.experiment == "table1" else [])
     plan = EXPERIMENTS[arguments.experiment](arguments.tasks, policies, seeds, arguments.quick, words)
     if arguments.publish is not None:
         require(arguments.publish.resolve() != out.resolve(), "--publish", str(out), "another folder than --out")
