@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -185,11 +186,18 @@ def test_a_dry_run_shows_the_plan_and_runs_nothing(tmp_path, capsys):
     assert plan_table(plan_of(job("a")), tmp_path).row_count == 1
 
 
+def test_seeds_start_at_the_first(tmp_path, capsys):
+    words = ["table1", "--tasks", "cartpole", "--policies", "RL Full Policy", "--out", str(tmp_path), "--dry-run"]
+    reproduce.main([*words, "--seeds", "2", "--first-seed", "3"])
+    assert re.findall(r"cartpole/full/(\d)", capsys.readouterr().out) == ["3", "4"]
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["table1", "--policies", "nobody"], "--policies: found 'nobody', expected some of RL Prior Policy"),
         (["table1", "--seeds", "0"], "--seeds: found 0"),
+        (["table1", "--first-seed", "-1"], "--first-seed: found -1"),
         (["table1", "--jobs", "0"], "--jobs: found 0"),
         (["table1", "--tasks", "chess"], "invalid choice: 'chess'"),
         (["everything"], "invalid choice: 'everything'"),
