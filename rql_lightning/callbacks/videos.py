@@ -19,11 +19,11 @@ from rql_lightning.reporting.before_after import NAME, before_after, save_before
 from rql_lightning.reporting.videos import (
     COLORS,
     DRAWN_COLORS,
+    SideBySide,
     check_renders,
     record_frames,
     save_gif,
     save_mp4,
-    side_by_side,
 )
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class VideoCallback(pl.Callback):
             for name, decider in deciders.items()
         }
         scales = {name: self.scale if drawings[name] is None else 1.0 for name in deciders}  # drawings are enlarged
-        pictures = side_by_side({name: frames for name, (frames, _) in recordings.items()}, scale=scales)
+        pictures = SideBySide({name: frames for name, (frames, _) in recordings.items()}, scale=scales)
         path = run_folder(trainer) / "videos" / f"episode-{seed}.gif"
         path.parent.mkdir(parents=True, exist_ok=True)
         milliseconds = round(1000 / next(iter(recordings.values()))[1])

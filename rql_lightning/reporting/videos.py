@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import gymnasium as gym
 import numpy as np
@@ -170,26 +170,43 @@ class _Frames:
         self.pictures.append(picture.copy())  # some environments draw into the same array again
 
 
-def side_by_side(
-    recordings: Mapping[str, list[np.ndarray]], every: int = 1, scale: float | Mapping[str, float] = 0.5
-) -> list[Image.Image]:
-    """Compose recordings next to each other, or wide ones in a column; shorter ones repeat their last frame.
+class SideBySide(Sequence[Image.Image]):
+    """Recordings next to each other, or wide ones in a column; shorter ones repeat their last frame.
+
+    Pictures are composed when they are asked for, as those of a long episode would take several times the memory of its
+    frames.
 
     Args:
         recordings: Name and frames of each policy.
         every: Interval between the frames to keep.
         scale: Of each side, for all policies or for each.
     """
-    length = max(len(frames) for frames in recordings.values())
-    scales = scale if isinstance(scale, Mapping) else dict.fromkeys(recordings, scale)
-    columns = []
-    for name, frames in recordings.items():
-        shown = [min(time, len(frames) - 1) for time in range(0, length, every)]
-        distinct = sorted(set(shown))  # so that the last frame is drawn once, however often it is repeated
-        pictures = dict(zip(distinct, _labelled(name, [frames[time] for time in distinct], scales[name]), strict=True))
-        columns.append([pictures[time] for time in shown])
-    upright = columns[0][0].width >= WIDE * (columns[0][0].height - BAND)
-    return [_joined(list(sides), upright) for sides in zip(*columns, strict=True)]
+
+    def __init__(
+        self, recordings: Mapping[str, list[np.ndarray]], every: int = 1, scale: float | Mapping[str, float] = 0.5
+    ) -> None:
+        self.recordings = recordings
+        self.scales = scale if isinstance(scale, Mapping) else dict.fromkeys(recordings, scale)
+        self.times = range(0, max(len(frames) for frames in recordings.values()), every)
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.times)
+
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Image.Image]: ...
+    def __getitem__(self, index: int | slice) -> Image.Image | list[Image.Image]:
+        """Compose one picture, or those of a slice."""
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
+        time = self.times[index]
+        sides = [
+            _labelled(name, frames[min(time, len(frames) - 1)], self.scales[name])
+            for name, frames in self.recordings.items()
+        ]
+        return _joined(sides, upright=sides[0].width >= WIDE * (sides[0].height - BAND))
 
 
 def _joined(sides: list[Image.Image], upright: bool) -> Image.Image:
@@ -212,17 +229,13 @@ def multiple_exposure(frames: list[np.ndarray], every: int = 10) -> np.ndarray:
     return np.minimum.reduce(frames[::every])
 
 
-def _labelled(label: str, frames: list[np.ndarray], scale: float) -> list[Image.Image]:
-    """Scale frames and write a label above each."""
-    images = [_scaled(Image.fromarray(frame), scale) for frame in frames]
-    blank = Image.new("RGB", (images[0].width, images[0].height + BAND), "white")
-    ImageDraw.Draw(blank).text((8, 6), label, fill="black")
-    pictures = []
-    for image in images:
-        picture = blank.copy()
-        picture.paste(image, (0, BAND))
-        pictures.append(picture)
-    return pictures
+def _labelled(label: str, frame: np.ndarray, scale: float) -> Image.Image:
+    """Scale a frame and write a label above it."""
+    image = _scaled(Image.fromarray(frame), scale)
+    picture = Image.new("RGB", (image.width, image.height + BAND), "white")
+    ImageDraw.Draw(picture).text((8, 6), label, fill="black")
+    picture.paste(image, (0, BAND))
+    return picture
 
 
 def _scaled(image: Image.Image, scale: float) -> Image.Image:
@@ -244,7 +257,7 @@ def font(size: float, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", name)), round(size))
 
 
-def save_gif(pictures: list[Image.Image], path: Path, milliseconds: int, colors: int = COLORS) -> None:
+def save_gif(pictures: Sequence[Image.Image], path: Path, milliseconds: int, colors: int = COLORS) -> None:
     """Write an animated GIF that repeats.
 
     All pictures share one palette, of some of them, the first and the last among these: a palette for each would take
@@ -260,13 +273,13 @@ def save_gif(pictures: list[Image.Image], path: Path, milliseconds: int, colors:
     width, height = pictures[0].size
     together = Image.new("RGB", (width, height * len(chosen)))
     for row, index in enumerate(chosen):
-        together.paste(pictures[index], (0, row * height))
+        together.paste(pictures[int(index)], (0, row * height))
     palette = together.quantize(colors=colors)
-    frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    frames = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
+    next(frames).save(path, save_all=True, append_images=frames, duration=milliseconds, loop=0)
 
 
-def save_mp4(pictures: list[Image.Image], path: Path, milliseconds: int) -> bool:
+def save_mp4(pictures: Sequence[Image.Image], path: Path, milliseconds: int) -> bool:
     """Write a video in H.264, or MPEG-4 where PyAV has no encoder for that, in all colours; where PyAV is installed.
 
     Args:

@@ -55,7 +55,7 @@ def show(run: Path, seconds: float) -> None:
     from rql_lightning.loading import load_policy
     from rql_lightning.reporting.paper import paper_row
     from rql_lightning.reporting.tables import results_table
-    from rql_lightning.reporting.videos import multiple_exposure, record_frames, save_gif, side_by_side
+    from rql_lightning.reporting.videos import SideBySide, multiple_exposure, record_frames, save_gif
 
     prior, policy = load_policy(PRIOR), load_policy(run / "checkpoints" / "last.ckpt")
     summaries = {
@@ -69,10 +69,10 @@ def show(run: Path, seconds: float) -> None:
     for frames in recordings.values():
         for frame in frames:
             frame[:, frame.shape[1] // 2] = 160  # the centre of the track, which the add-on reward favours
-    save_gif(side_by_side(recordings, every=4), run / "before_after.gif", milliseconds=40)
+    save_gif(SideBySide(recordings, every=4), run / "before_after.gif", milliseconds=40)
     title = f"steps {SETTLED} to {STEPS} in one picture"
     exposures = {f"{name}: {title}": [multiple_exposure(f[SETTLED:])] for name, f in recordings.items()}
-    side_by_side(exposures)[0].save(run / "before_after.png")
+    SideBySide(exposures)[0].save(run / "before_after.png")
     console().print(results_table(f"{ENV}: what customization changed", summaries, "mean_abs_position"))
     print_line(f"customised in {seconds:.0f} s, start-up and evaluation included")
     for what, name in (

@@ -11,7 +11,7 @@ from rich.console import Console
 from rql_lightning import load_policy
 from rql_lightning.reporting.paper import paper_row
 from rql_lightning.reporting.tables import results_table
-from rql_lightning.reporting.videos import multiple_exposure, record_frames, save_gif, save_mp4, side_by_side
+from rql_lightning.reporting.videos import SideBySide, multiple_exposure, record_frames, save_gif, save_mp4
 from rql_lightning.reproduce.statistics import bootstrap_interval, interquartile_mean
 from rql_lightning.reproduce.sweep import results_over_seeds
 
@@ -84,7 +84,7 @@ def test_recordings(tmp_path):
     assert not np.array_equal(frames[0], frames[12])
     exposure = multiple_exposure(frames, every=6)
     np.testing.assert_array_equal(exposure, np.minimum(np.minimum(frames[0], frames[6]), frames[12]))
-    pictures = side_by_side({"long": frames, "short": frames[:3]}, every=4)
+    pictures = SideBySide({"long": frames, "short": frames[:3]}, every=4)
     height, width = frames[0].shape[:2]
     assert len(pictures) == 4 and pictures[0].width == 2 * (width // 2) and pictures[0].height > height // 2
     right = [np.asarray(picture)[:, width // 2 :] for picture in pictures]
