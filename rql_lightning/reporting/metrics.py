@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rql_lightning.errors import ConfigurationError
+
 _SPELLED = ("Infinity", "-Infinity", "NaN")
 
 
@@ -26,8 +28,12 @@ def write_metrics(content: Mapping[str, Any], path: Path) -> None:
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """Read a file written by :func:`write_metrics`."""
-    return _parsed(json.loads(path.read_text(encoding="utf-8")))
+    """Read a file written by :func:`write_metrics`.
+
+    Raises:
+        ConfigurationError: If the file cannot be read, or is another's.
+    """
+    return _parsed(_read(path), path)
 
 
 def write_history(history: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -41,8 +47,22 @@ def write_history(history: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Read a file written by :func:`write_history`."""
-    return [_parsed(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    """Read a file written by :func:`write_history`.
+
+    Raises:
+        ConfigurationError: If the file cannot be read, or is another's.
+    """
+    history = _read(path)
+    if not isinstance(history, list):
+        raise ConfigurationError(f"{path}: found {type(history).__name__}, expected a list of numbers by name")
+    return [_parsed(entry, path) for entry in history]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path}: found {error}, expected the metrics of a run") from error
 
 
 def _write(content: Any, path: Path) -> None:
@@ -55,7 +75,9 @@ def _write(content: Any, path: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _parsed(content: Mapping[str, Any]) -> dict[str, Any]:
+def _parsed(content: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: found {type(content).__name__}, expected numbers by name")
     return {key: float(value) if value in _SPELLED else value for key, value in content.items()}
 
 

@@ -94,7 +94,7 @@ def locked(path: Path, wait: bool) -> Iterator[int]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise OutputError(f"{path}: found {error.strerror!r}, expected a place that can be written") from error
+        raise OutputError(f"{path}: found {error.strerror!r}, expected a place to write") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -15,6 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from rql_lightning.errors import ConfigurationError, OutputError
 from rql_lightning.reporting.html.embedding import stills, videos
 from rql_lightning.reporting.html.run import ORIGIN
+from rql_lightning.reproduce.jobs import locked
 from rql_lightning.reproduce.pictures import one_per_task
 from rql_lightning.reproduce.reasons import read_reasons
 from rql_lightning.reproduce.report import write_report
@@ -49,6 +50,11 @@ def publish(results: Sequence[Result], folder: Path, title: str, command: str) -
             of the same row with other settings.
         OutputError: If a file cannot be written.
     """
+    with locked(folder / ".lock", wait=True):  # of another command that adds to the same folder
+        return _publish(results, folder, title, command)
+
+
+def _publish(results: Sequence[Result], folder: Path, title: str, command: str) -> Path:
     earlier, commands = check_published(folder)
     made = {_key(result) for result in results}
     kept = [result for result in earlier if _key(result) not in made]
@@ -58,7 +64,6 @@ def publish(results: Sequence[Result], folder: Path, title: str, command: str) -
     left = {each: [key for key in keys if key not in mine] for each, keys in commands.items() if each != command}
     commands = {**{each: keys for each, keys in left.items() if keys}, command: mine}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         published = [_copied(result, folder, pictures) for result in results]
         (folder / COMMANDS).write_text(json.dumps(commands, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:

@@ -119,7 +119,9 @@ def sweep(
     """
     both = [key for key in vary if key in TAKEN or key in settings]
     require(not both, "--vary", ", ".join(both), "keys that are not set otherwise")
-    what, weights = Path(config).stem, {_weight(value) for value in values}
+    distinct = list(dict.fromkeys(values))
+    what, weights = Path(config).stem, {_weight(value) for value in distinct}
+    require(None in weights or len(weights) == len(distinct), "--values", ", ".join(values), "numbers that differ")
     is_trade_off = OMEGA_PRIME in vary and len(weights) > 1 and None not in weights
     jobs = []
     for value, seed in _runs(values, seeds):

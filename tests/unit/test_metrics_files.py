@@ -8,10 +8,11 @@ import math
 import numpy as np
 import pytest
 
+from rql_lightning.errors import ConfigurationError
 from rql_lightning.evaluation import COLUMNS, Episodes
 from rql_lightning.reporting.figures import distribution_figure
 from rql_lightning.reporting.histograms import histograms
-from rql_lightning.reporting.metrics import read_metrics, write_metrics
+from rql_lightning.reporting.metrics import read_history, read_metrics, write_metrics
 from rql_lightning.reporting.tables import number
 
 
@@ -58,3 +59,20 @@ def test_histograms_of_narrow_distributions(values, tmp_path):
     left, right = figure.axes[0].get_xlim()
     assert left <= min(values) and max(values) <= right and left < right
     assert (tmp_path / "x.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(("text", "found"), [("{", "Expecting property name"), ("[1]", "expected numbers by name")])
+@pytest.mark.parametrize("read", [read_metrics, read_history])
+def test_a_file_of_something_else_is_named(read, text, found, tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=found) as refused:
+        read(path)
+    assert str(refused.value).startswith(f"{path}: found ")
+
+
+def test_a_history_is_a_list(tmp_path):
+    path = tmp_path / "learning_curves.json"
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="found dict, expected a list"):
+        read_history(path)

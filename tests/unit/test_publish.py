@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from report_examples import results, run_folder
 
 import rql_lightning.reproduce.__main__ as reproduce
 from rql_lightning.errors import ConfigurationError, OutputError
+from rql_lightning.reproduce.jobs import locked
 from rql_lightning.reproduce.publish import publish
 from rql_lightning.reproduce.results import Result, read_results_csv
 
@@ -108,3 +110,12 @@ def test_no_place_to_publish(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="expected a place to write"):
         publish(results(run_folder(tmp_path / "run")), tmp_path / "file", "t", "c")
+
+
+def test_one_command_at_a_time_adds_to_a_folder(tmp_path):
+    old = found_in(tmp_path / "run")
+    with ThreadPoolExecutor(2) as pool, locked(tmp_path / "published" / ".lock", wait=False):
+        waiting = pool.submit(publish, old, tmp_path / "published", "t", "first")
+        assert wait([waiting], timeout=0.5).not_done
+        assert not (tmp_path / "published" / "results.csv").exists()
+    assert waiting.result().is_file()

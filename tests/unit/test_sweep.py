@@ -122,6 +122,7 @@ def test_further_arguments_are_settings():
         (["--vary", "model.gamma"], "--vary and --values must be given together"),
         (["--vary", "model.gamma", "--values", "1", "--model.gamma=1"], "--vary: found 'model.gamma', expected keys"),
         (["--vary", "seed_everything", "--values", "1"], "--vary: found 'seed_everything', expected keys"),
+        (["--vary", "model.gamma", "--values", "1", "1.0"], "--values: found '1, 1.0', expected numbers that differ"),
         (["--jobs", "0"], "--jobs: found 0"),
         (["--engine", "cloud"], "invalid choice: 'cloud'"),
     ],
