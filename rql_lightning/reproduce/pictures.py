@@ -15,7 +15,7 @@ from rql_lightning.reporting.html.provenance import commit, machine, versions
 from rql_lightning.reporting.html.run import ORIGIN
 from rql_lightning.reporting.metrics import read_history, read_metrics
 from rql_lightning.reproduce.results import Result
-from rql_lightning.reproduce.rows import CUSTOMIZED, Row, swept_point
+from rql_lightning.reproduce.rows import CUSTOMIZED, Row, swept_points
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def trade_off(rows: Sequence[Row], name: str) -> Any:
         rows: One per value of ω′.
         name: Unique in the page.
     """
-    figure = trade_off_panel([swept_point(row) for row in rows], ("basic return", "add-on return"))
+    figure = trade_off_panel([swept_points(row) for row in rows], ("basic return", "add-on return"))
     return svg(figure, name)
 
 

@@ -231,8 +231,7 @@ def on_reference(results: Sequence[Result]) -> list[tuple[str, ...]]:
     return lines
 
 
-def swept_point(row: Row) -> tuple[str, float, float]:
-    """Return ω′, and the means over seeds of basic and add-on return, of a row of a sweep."""
+def swept_points(row: Row) -> tuple[str, list[float], list[float]]:
+    """Return ω′ of a row of a sweep, and basic and add-on return of each seed."""
     weight: Any = row.results[0].metrics[SWEPT]
-    basic, add_on = (_returns(row, name) for name in ("basic", "add_on"))
-    return f"{weight:g}", sum(basic) / len(basic), sum(add_on) / len(add_on)
+    return f"{weight:g}", _returns(row, "basic"), _returns(row, "add_on")

@@ -92,20 +92,28 @@ def distribution_panel(content: Histograms, width: float = 5.4, title: str = "")
     return figure
 
 
-def trade_off_panel(points: Sequence[tuple[str, float, float]], labels: tuple[str, str]) -> Figure:
+def trade_off_panel(points: Sequence[tuple[str, Sequence[float], Sequence[float]]], labels: tuple[str, str]) -> Figure:
     """Draw one quantity over another for several weights of the prior, joined in the order of the weights.
 
     Args:
-        points: Weight, horizontal and vertical value of each.
+        points: Weight, and horizontal and vertical values of each, one per seed. Means are large, single seeds small.
         labels: Names of the horizontal and the vertical quantity.
     """
-    figure, axes = panel(5.4, 3.4)
-    places = np.array([point[1:] for point in points])
-    axes.plot(places[:, 0], places[:, 1], color=POLICY_COLOR, marker="o", markersize=4)
-    for weight, x, y in points:
-        axes.annotate(f"ω′ = {weight}", (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
-    axes.margins(0.15)
+    from matplotlib import colormaps
+
+    figure, axes = panel(6.4, 3.4)
+    bottom, height = axes.get_position().y0, axes.get_position().height
+    axes.set_position((0.12, bottom, 0.66, height))  # the legend stands beside it
+    means = np.array([(np.mean(x), np.mean(y)) for _, x, y in points])
+    axes.plot(means[:, 0], means[:, 1], color=PRIOR_COLOR, linewidth=1, zorder=1)
+    shades = colormaps["viridis"](np.linspace(0.2, 0.9, len(points)))
+    for (weight, x, y), mean, shade in zip(points, means, shades, strict=True):
+        axes.scatter(mean[0], mean[1], color=shade, s=36, zorder=3, label=f"ω′ = {weight}")
+        if len(x) > 1:
+            axes.scatter(x, y, color=shade, s=8, alpha=0.6, zorder=2)
+    axes.margins(0.1)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     axes.grid(color=PRIOR_COLOR, alpha=0.25, linewidth=0.5)
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
