@@ -84,13 +84,14 @@ class Builder:
         name: Name of the task's folder of configs.
         seed: Training seed.
         quick: Whether budgets are cut down to exercise the plan only.
+        reference: Whether policies are evaluated on the reference environment as well, where the task has one.
     """
 
-    def __init__(self, name: str, seed: int, quick: bool = False) -> None:
+    def __init__(self, name: str, seed: int, quick: bool = False, reference: bool = False) -> None:
         self.name, self.seed, self.quick, self.task = name, seed, quick, TASKS[name]
         episodes, on_reference = ("10", "2") if quick else ("1_000", "100")
         self.evaluated = {"evaluation.episodes": episodes}
-        if self.task.reference:
+        if reference and self.task.reference:
             self.evaluated |= {"data.reference": "true", "evaluation.reference_episodes": on_reference}
 
     def job(
@@ -169,7 +170,7 @@ def table1(tasks: Sequence[str], policies: Sequence[str], seeds: Iterable[int], 
     Raises:
         ConfigurationError: If the paper has no such rows of these tasks.
     """
-    parts = [_rows(Builder(task, seed, quick), set(policies)) for seed in seeds for task in tasks]
+    parts = [_rows(Builder(task, seed, quick, reference=True), set(policies)) for seed in seeds for task in tasks]
     plan = joined("table1", command, parts)
     if not plan.jobs:
         raise ConfigurationError(f"--policies: found {', '.join(policies)}, expected rows of {', '.join(tasks)}")

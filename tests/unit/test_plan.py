@@ -214,3 +214,14 @@ def test_outside_the_projects_folder_the_configs_are_missed(tmp_path, monkeypatc
     with pytest.raises(SystemExit):
         reproduce.main(["table1"])
     assert "found no file configs/cartpole/rl_prior.yaml" in capsys.readouterr().err
+
+
+def test_table_1_alone_is_evaluated_on_the_reference_environments():
+    plans = {
+        name: make(["parking"], POLICIES[:1], [0], False, "")
+        for name, make in EXPERIMENTS.items()
+        if name != "ablations"
+    }
+    plans["ablations"] = EXPERIMENTS["ablations"](["parking"], [], [0], False, "")
+    asked = {name for name, plan in plans.items() if any("data.reference" in job.settings for job in plan)}
+    assert asked == {"table1"}
