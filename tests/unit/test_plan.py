@@ -14,7 +14,7 @@ from rql_lightning.errors import ConfigurationError, OutputError
 from rql_lightning.reporting.paper import paper_row
 from rql_lightning.reproduce import __main__ as reproduce
 from rql_lightning.reproduce.execution import execute, failures, plan_table
-from rql_lightning.reproduce.experiments import EXPERIMENTS, POLICIES, TASKS, table1
+from rql_lightning.reproduce.experiments import ABLATIONS, EXPERIMENTS, POLICIES, TASKS, TUNED, table1
 from rql_lightning.reproduce.jobs import is_finished, locked, read_state
 from rql_lightning.reproduce.plan import Job, Plan, Row, joined, read_plan
 
@@ -225,3 +225,11 @@ def test_table_1_alone_is_evaluated_on_the_reference_environments():
     plans["ablations"] = EXPERIMENTS["ablations"](["parking"], [], [0], False, "")
     asked = {name for name, plan in plans.items() if any("data.reference" in job.settings for job in plan)}
     assert asked == {"table1"}
+
+
+@pytest.mark.parametrize("task", ABLATIONS)
+def test_ablations_are_all_tuned_or_none_is(task):
+    plan = EXPERIMENTS["ablations"]([task], [], [0], False, "")
+    tuned = [{key: job.settings[key] for key in job.settings if key.startswith("model.")} for job in plan]
+    assert len(plan.jobs) == 1 + len(ABLATIONS[task]) and len({frozenset(each) for each in tuned}) == 1
+    assert TUNED.get(task, {}).keys() <= {Path(job.config).stem for job in plan}
