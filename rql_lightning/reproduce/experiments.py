@@ -65,7 +65,7 @@ TASKS = {
         "Parking",
         "residual_sac",
         1_000,
-        {"rl_prior": 2.6, "demonstrations": 0.1, "behavior_cloning": 1.0, "customise": 5.0, "full": 4.0},
+        {"rl_prior": 2.6, "demonstrations": 0.1, "behavior_cloning": 1.0, "customise": 5.0, "full": 7.5},
         reference=True,
     ),
 }
