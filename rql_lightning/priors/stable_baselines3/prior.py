@@ -41,6 +41,9 @@ class StableBaselines3Prior(Prior):
 
     The file is read without Stable-Baselines3, and nothing in it is unpickled or executed.
 
+    Attributes:
+        gamma: Discount factor γ that the file names, or ``None``.
+
     Args:
         path: Path of the zip that model.save wrote, or of a folder of the model hub with the zip, args.yml and
             vec_normalize.pkl.
@@ -80,7 +83,7 @@ class StableBaselines3Prior(Prior):
         self.observation_space = read_observation_space(observations, inputs, f"{where} observation_space")
         self._check_options(found.architecture, temperature, scale)
         temperature, scale = as_float(temperature), as_float(scale)
-        self.task = files.task
+        self.task, self.gamma = files.task, _discount(model)
         normalization = self._normalization(vec_normalize or files.vec_normalize, model, inputs)
         self._build(found.architecture, normalization, temperature, scale)
         self._load(found.weights, model)
@@ -98,7 +101,7 @@ class StableBaselines3Prior(Prior):
         """
         prior = cls.__new__(cls)
         Prior.__init__(prior)
-        prior.path, prior.task = description["path"], description["task"]
+        prior.path, prior.task, prior.gamma = description["path"], description["task"], None
         prior.observation_space = space_from_data(description["observation_space"])
         prior.action_space = space_from_data(description["action_space"])
         architecture = Architecture(**description["architecture"])
@@ -266,6 +269,12 @@ class StableBaselines3Prior(Prior):
 def _size(space: gym.Space[Any]) -> int:
     """Return the number of discrete actions, or of numbers of a continuous one."""
     return int(space.n) if isinstance(space, gym.spaces.Discrete) else math.prod(space.shape or ())
+
+
+def _discount(model: SavedModel) -> float | None:
+    """Return the discount factor, or ``None`` if the file has no number in [0, 1]."""
+    gamma = model.fields.get("gamma")
+    return float(gamma) if isinstance(gamma, int | float) and 0 <= gamma <= 1 else None
 
 
 def _entropy_coefficient(model: SavedModel) -> float | None:
