@@ -33,7 +33,7 @@ from rql_lightning.priors.stable_baselines3.spaces import (
 )
 from rql_lightning.spaces import ActionBounds, check_continuous, check_discrete, space_from_data
 
-VALUES, MAXIMUM_ENTROPY = ("DQN", "QR-DQN"), "SAC or TQC"
+VALUES, MAXIMUM_ENTROPY, ON_POLICY = ("DQN", "QR-DQN"), "SAC or TQC", "PPO or A2C"
 
 
 class StableBaselines3Prior(Prior):
@@ -84,7 +84,8 @@ class StableBaselines3Prior(Prior):
         self._check_options(found.architecture, temperature, scale)
         temperature, scale = as_float(temperature), as_float(scale)
         self.task, self.gamma = files.task, _discount(model)
-        normalization = self._normalization(vec_normalize or files.vec_normalize, model, inputs)
+        statistics = vec_normalize or files.vec_normalize
+        normalization = self._normalization(statistics, model, found.architecture.algorithm, inputs)
         self._build(found.architecture, normalization, temperature, scale)
         self._load(found.weights, model)
         self.temperature = (
@@ -188,7 +189,7 @@ class StableBaselines3Prior(Prior):
             require(valid, f"{self.origin()}, {name}", value, f"{text} ({algorithm})")
 
     def _normalization(
-        self, given: str | Path | ObservationStatistics | None, model: SavedModel, inputs: int
+        self, given: str | Path | ObservationStatistics | None, model: SavedModel, algorithm: str, inputs: int
     ) -> Normalization | None:
         """Return the normalisation of observations, or ``None`` if they are not normalised.
 
@@ -197,7 +198,8 @@ class StableBaselines3Prior(Prior):
             ConfigurationError: If the constants are invalid or do not fit the observations.
         """
         if given is None:
-            if model.fields.get("_last_original_obs") is None:  # kept during training with VecNormalize alone
+            # PPO and A2C keep it with VecNormalize alone; the files of all others do not tell.
+            if algorithm != ON_POLICY or model.fields.get("_last_original_obs") is None:
                 return None
             raise CheckpointError(
                 f"prior {model.path}, data, field _last_original_obs: found a model trained with VecNormalize, "
