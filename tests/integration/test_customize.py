@@ -47,14 +47,18 @@ def own_ids():
 
 @pytest.fixture
 def command(tmp_path, functions, monkeypatch, capsys):
-    """``(**options) →`` run the command in a folder of its own; returns the run's folder."""
+    """``(**options) →`` run the command in a folder of its own; returns the run's folder, and keeps ``warnings``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["customize", "--something", "else"])
 
     def command(**options: Any) -> Path:
-        words = [f"--{name}={json.dumps(value) if isinstance(value, bool) else value}" for name, value in options.items()]
+        words = [
+            f"--{name}={json.dumps(value) if isinstance(value, bool) else value}" for name, value in options.items()
+        ]
         main(words)
-        (config,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("config: ")]
+        said = capsys.readouterr()
+        command.warnings = [line for line in said.err.splitlines() if line.startswith("warning: ")]
+        (config,) = [line for line in said.out.splitlines() if line.startswith("config: ")]
         return tmp_path / config.removeprefix("config: ").removesuffix("/config.yaml")
 
     return command
@@ -150,9 +154,10 @@ def test_a_class_of_prior_on_the_command_line(command):
     assert metrics_of(folder.with_name("version_1")) == metrics_of(folder)
 
 
-def test_an_environment_that_does_not_render(command, capsys, models):
+def test_an_environment_that_does_not_render(command, models):
     folder = command(prior=models["ppo"], env="odd/Unrenderable-v0", add_on_reward=WISH, omega_prime=1.0, **SMALL)
-    assert "warning: no video: " in capsys.readouterr().err or True
+    (warning,) = command.warnings
+    assert warning.startswith("warning: no video: ") and "odd/Unrenderable-v0" in warning
     assert (folder / "report.html").is_file() and not (folder / "videos").exists()
 
 
