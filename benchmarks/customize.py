@@ -4,8 +4,8 @@
 
 Trains a prior with Stable-Baselines3 for each of the classic tasks and each seed, unless <out>/priors holds it; Highway
 and Parking take the shipped priors. Each customization adds one line to <out>/results.csv; a line that is there is not
-made again. ``better``: the add-on return of the policy is higher than the prior's, by more than the 95 % interval of their
-difference over the episodes. ``kept``: the policy's basic return as a fraction of the prior's gain over uniformly
+made again. ``better``: the add-on return of the policy is higher than the prior's, by more than the 95 % interval of
+their difference over the episodes. ``kept``: the policy's basic return as a fraction of the prior's gain over uniformly
 random actions, 1 where the prior's is reached.
 """
 

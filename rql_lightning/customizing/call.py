@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,23 @@ def customize(
     try:
         task = read_task(env, add_on_reward, env_kwargs)
         known = _read(prior, task, temperature, scale)
-        choice = _choose(known, task, omega_prime, alpha_hat, total_frames, num_envs, gamma)
+        choice = _choose(known, task, _Given(omega_prime, alpha_hat, total_frames, num_envs, gamma))
         config = config_of(choice, known, task, Outputs(str(folder), seed, episodes, video, progress))
         finished = run({"subcommand": "fit", "fit": config}, command, note_of(known, task))
     finally:
         torch.set_num_threads(threads)
     return _result(finished, task)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What the user has chosen, or ``None`` each."""
+
+    omega_prime: Weight | None
+    alpha_hat: float | None
+    total_frames: int | None
+    num_envs: int | None
+    gamma: float | None
 
 
 def _read(given: GivenPrior, task: WishedTask, temperature: float | None, scale: float | None) -> KnownPrior:
@@ -116,28 +128,26 @@ def _read(given: GivenPrior, task: WishedTask, temperature: float | None, scale:
     return known
 
 
-def _choose(
-    known: KnownPrior,
-    task: WishedTask,
-    omega_prime: Weight | None,
-    alpha_hat: float | None,
-    total_frames: int | None,
-    num_envs: int | None,
-    gamma: float | None,
-) -> Choice:
-    """Choose what the user has not chosen."""
-    gamma = next(each for each in (gamma, known.gamma, default_of(task.env, "gamma")) if each is not None)
+def _choose(known: KnownPrior, task: WishedTask, given: _Given) -> Choice:
+    """Choose what the user has not chosen, and tell what it is."""
+    gamma = next(each for each in (given.gamma, known.gamma, default_of(task.env, "gamma")) if each is not None)
     require(isinstance(gamma, int | float) and 0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
-    total_frames = total_frames or default_of(task.env, "total_frames")
+    total_frames = given.total_frames or default_of(task.env, "total_frames")
     returns = measure(known.prior, task, gamma)
-    weight = choose_weight(omega_prime, known.prior, returns)
+    weight = choose_weight(given.omega_prime, known.prior, returns)
     expected = "a number > 0: alpha_hat is omega_prime by default, and a temperature of 0 has no policy"
-    require(alpha_hat is not None or weight > 0, "alpha_hat", alpha_hat, expected)
+    require(given.alpha_hat is not None or weight > 0, "alpha_hat", given.alpha_hat, expected)
     length = task.max_episode_steps or (None if returns is None else returns.longest)
-    num_envs = num_envs or default_num_envs(total_frames, length)
+    num_envs = given.num_envs or default_num_envs(total_frames, length)
     require(num_envs <= total_frames, "num_envs", num_envs, f"at most total_frames = {total_frames}")
     algorithm = algorithm_of(known.prior, task.action_space)
-    return Choice(algorithm, total_frames, num_envs, gamma, weight, weight if alpha_hat is None else alpha_hat)
+    alpha_hat = weight if given.alpha_hat is None else given.alpha_hat
+    estimated = f" (some {returns.divergence_at(weight):.2g} nats per step)" if returns and weight > 0 else ""
+    print_line(
+        f"{algorithm}: omega_prime {weight:.3g}{estimated}, alpha_hat {alpha_hat:.3g}, gamma {gamma:g}, "
+        f"{total_frames:,} frames in {num_envs} environments"
+    )
+    return Choice(algorithm, total_frames, num_envs, gamma, weight, alpha_hat)
 
 
 def _result(finished: Any, task: WishedTask) -> Customized:

@@ -51,6 +51,10 @@ class Returns:
         """
         return float(f"{self.spread / math.sqrt(2 * divergence * self.steps):.2g}")
 
+    def divergence_at(self, weight: float) -> float:
+        """Return KL(π̂ ‖ π) at an ω′ > 0 in nats per step, to first order: the inverse of :meth:`weight_at`."""
+        return self.spread**2 / (2 * weight**2 * self.steps)
+
     def advice(self) -> str:
         """Return a sentence about the size of the add-on return that helps to choose ω′."""
         size = (
