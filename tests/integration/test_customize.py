@@ -87,7 +87,7 @@ def metrics_of(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "options", "algorithm"),
     [
-        ("ppo", {"omega_prime": "auto", "video": False}, "ResidualSoftQLearning"),
+        pytest.param("ppo", {"omega_prime": "auto", "video": False}, "ResidualSoftQLearning", marks=pytest.mark.slow),
         ("sac", {"video": False}, "ResidualSAC"),
     ],
 )
@@ -147,6 +147,7 @@ def test_continuous_actions_from_samples(tmp_path, own_ids):
     assert "gamma: 0.998" in (result.folder / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_class_of_prior_on_the_command_line(command):
     options = {"prior": "rql_lightning.priors.FunctionPrior", "prior.log_prob": "functions_of_a_user.prior"}
     folder = command(**options, env="CartPole-v1", add_on_reward=WISH, omega_prime=1.0, video=False, **SMALL)

@@ -227,8 +227,8 @@ class StableBaselines3Prior(Prior):
         Raises:
             SpaceMismatchError: If no algorithm supports the spaces, or they differ from those of the file.
         """
+        super().attach(observation_space, action_space)  # first, as its errors name the file and both spaces
         self._check_spaces(observation_space, action_space)
-        super().attach(observation_space, action_space)
         self.action_space = action_space
         if self.bounds is not None:
             self.bounds = ActionBounds(action_space)
