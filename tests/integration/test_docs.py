@@ -30,12 +30,13 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-TRAINED = ("customize.md", "tutorials/environment.md", "tutorials/add_on_reward.md")  # in ten to twenty seconds each
+TRAINED = [DOCS / name for name in ("customize.md", "tutorials/environment.md", "tutorials/add_on_reward.md")]
+TRAINED += [ROOT / "README.md"]  # in ten to forty seconds each
 PYTHON = [
     pytest.param(
         code,
         id=f"{page.relative_to(ROOT).as_posix()}-{i}",
-        marks=[pytest.mark.slow] if page in [DOCS / name for name in TRAINED] else [],
+        marks=[pytest.mark.slow] if page in TRAINED else [],
     )
     for page in PAGES
     for i, code in enumerate(blocks(page, "python"))
@@ -64,6 +65,9 @@ def test_python_blocks_run(code, tmp_path, monkeypatch, own_ids):
         after, prior = json.loads((before.parent / "metrics.json").read_text()), json.loads(before.read_text())
         assert after["add_on_return_mean"] > 0.7 * prior["add_on_return_mean"]
         assert after["episode_length_mean"] == 500 if "CartPole" in code else after["success_rate"] == 1
+    if "result" in namespace:
+        before, after = (namespace["result"].metrics[name] for name in ("prior", "policy"))
+        assert after["add_on_return_mean"] > 0.7 * before["add_on_return_mean"] and after["basic_return_mean"] == 500
     if "steps_in_puddle" in namespace:
         assert namespace["steps_in_puddle"] == 0
 
