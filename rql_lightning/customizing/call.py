@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,8 @@ def _read(given: GivenPrior, task: WishedTask, temperature: float | None, scale:
         unscaled.attach(task.observation_space, task.action_space)
         raise ConfigurationError(f"{error}; {temperature_advice(unscaled, task)}") from None
     known.prior.attach(task.observation_space, task.action_space)
-    env = task.make_env(2)
-    try:
+    with closing(task.make_env(2)) as env:
         known.prior.probe(known.prior.as_input(env.reset(seed=0)[0]))
-    finally:
-        env.close()
     return known
 
 

@@ -39,7 +39,8 @@ def config_of(choice: Choice, known: KnownPrior, task: WishedTask, outputs: Outp
     return {
         "seed_everything": outputs.seed,
         "run_name": RUN_NAME,
-        "trainer": {"default_root_dir": outputs.folder, "enable_progress_bar": outputs.progress},
+        # One process: several would each run this call again.
+        "trainer": {"default_root_dir": outputs.folder, "enable_progress_bar": outputs.progress, "devices": 1},
         "model": {
             "class_path": f"rql_lightning.algorithms.{choice.algorithm}",
             "init_args": {"prior": known.entry, **model_settings(choice, known.prior)},

@@ -61,7 +61,7 @@ def read_prior(given: GivenPrior, temperature: float | None = None, scale: float
         options = {"path": str(given), "temperature": temperature, "scale": scale}
         return _from_class(StableBaselines3Prior, options)
     for name, value in (("temperature", temperature), ("scale", scale)):
-        expected = "null: only models of Stable-Baselines3 of some classes need one"
+        expected = "null: some models of Stable-Baselines3 that are given by their path need one, nothing else"
         require(value is None, name, value, expected)
     if isinstance(given, str | Path):
         folder = Path(given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,36 +84,32 @@ def read_task(env: str, wish: Wish | None, env_kwargs: dict[str, Any] | None = N
     path = wish if isinstance(wish, str) or wish is None else import_path(wish)
     unnamed = None
     if wish is not None and not isinstance(wish, str) and path is None:
-        _make(env, None, kwargs, 1, wished=True).close()  # says what is wrong with the id
-        env, unnamed = _registered(env, wish), f"data.env: its add-on reward, {_described(wish)}"
-    vector = _make(env, path, kwargs, 2)
-    try:
+        env, unnamed = _registered(env, wish, kwargs), f"data.env: its add-on reward, {_described(wish)}"
+    with closing(_make(env, path, kwargs, 2)) as vector:
         if vector.customization.add_on_reward is no_wish:
             raise ConfigurationError(f"add_on_reward: found None, expected {FUNCTION}: {env} has none of its own")
         _try(vector)
         spaces = (vector.single_observation_space, vector.single_action_space)
         metric = vector.customization.metric
-    finally:
-        vector.close()
     return WishedTask(env, path, kwargs, *spaces, None if metric is None else metric.name, unnamed)
 
 
-def _make(
-    env: str, add_on_reward: str | None, env_kwargs: dict[str, Any], num_envs: int, wished: bool = False
-) -> VectorEnv:
-    """Create a vector environment; ``wished`` refuses an id that has an add-on reward of its own."""
-    vector = make_vector_env(env, num_envs, "add_on", 1.0, add_on_reward, env_kwargs)
-    if wished and vector.customization.add_on_reward is not no_wish:
-        vector.close()
-        raise ConfigurationError(
-            f"add_on_reward: found a function, but {env} has its own add-on reward; expected None, or the id of the "
-            "environment without customization as env"
-        )
-    return vector
+def _make(env: str, add_on_reward: str | None, env_kwargs: dict[str, Any], num_envs: int) -> VectorEnv:
+    return make_vector_env(env, num_envs, "add_on", 1.0, add_on_reward, env_kwargs)
 
 
-def _registered(env: str, wish: Callable[..., Any] | Customization) -> str:
-    """Register a task whose wish has no import path, under a new id, and return it."""
+def _registered(env: str, wish: Callable[..., Any] | Customization, env_kwargs: dict[str, Any]) -> str:
+    """Register a task whose wish has no import path, under a new id, and return it.
+
+    Raises:
+        ConfigurationError: If the environment has an add-on reward of its own.
+    """
+    with closing(_make(env, None, env_kwargs, 1)) as vector:  # says what is wrong with the id
+        if vector.customization.add_on_reward is not no_wish:
+            raise ConfigurationError(
+                f"add_on_reward: found a function, but {env} has its own add-on reward; expected None, or the id of "
+                "the environment without customization as env"
+            )
     name = env.rpartition(":")[2]
     ids = (f"customized-{number}/{name.rpartition('/')[2]}" for number in itertools.count())
     new = next(each for each in ids if each not in gym.registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,11 +83,8 @@ def measure(prior: Prior, task: WishedTask, gamma: float) -> Returns | None:
         return None
     count = STARTS * REPEATS
     seeds = [SEEDS + number // REPEATS for number in range(count)]
-    env = task.make_env(count)
-    try:
+    with closing(task.make_env(count)) as env:
         episodes = run_episodes(SampledPolicy(prior, epsilon=0.0, seed=0), env, seeds, record=True, name=task.env)
-    finally:
-        env.close()
     return returns_of(episodes, gamma, REPEATS)
 
 
@@ -137,11 +135,8 @@ def temperature_advice(prior: Prior, task: WishedTask) -> str:
             the Q-values do.
         task: Environment and wish.
     """
-    env = task.make_env(STARTS)
-    try:
+    with closing(task.make_env(STARTS)) as env:
         episodes = run_episodes(prior, env, list(range(SEEDS, SEEDS + STARTS)), record=True, name=task.env)
-    finally:
-        env.close()
     observations = prior.as_input(episodes.steps["observation"])
     best = prior.distribution_parameters(observations).topk(2, dim=-1).values
     gap = float((best[:, 0] - best[:, 1]).median())
