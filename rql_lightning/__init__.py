@@ -10,10 +10,11 @@ from rql_lightning import envs
 from rql_lightning.envs import register_task
 
 if TYPE_CHECKING:
+    from rql_lightning.customizing import customize
     from rql_lightning.loading import load_policy
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "envs", "load_policy", "register_task"]
+__all__ = ["__version__", "customize", "envs", "load_policy", "register_task"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from rql_lightning.loading import load_policy
 
         return load_policy
+    if name == "customize":
+        from rql_lightning.customizing import customize
+
+        return customize
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from jsonargparse import Path as ConfigPath
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -34,10 +35,10 @@ from rql_lightning.callbacks import (
     Stopped,
     TrainingMonitor,
     VideoCallback,
-    run_folder,
 )
 from rql_lightning.callbacks.quiet import quieten
-from rql_lightning.callbacks.run_folder import folder_names, reserve, writing
+from rql_lightning.callbacks.run_folder import folder_names, reserve
+from rql_lightning.callbacks.saved_config import SavedConfig
 from rql_lightning.callbacks.signals import prompt_signals
 from rql_lightning.checkpoints import resolve
 from rql_lightning.data import TaskDataModule
@@ -80,27 +81,22 @@ def _add_predict_arguments(parser: LightningArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=DEMONSTRATION_SEEDS, help=text)
 
 
-class _SaveConfig(SaveConfigCallback):
-    """Write the complete config into the run's folder during ``fit``; other commands do not start a new run."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
-
-    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write the config as UTF-8 into the run's folder; Lightning would use the locale and the logger's folder."""
-        if stage == "fit":
-            path = run_folder(trainer) / "config.yaml"
-            with writing(path):
-                path.write_text(self.parser.dump(self.config, skip_unset=False), encoding="utf-8")
-
-
 class CommandLine(LightningCLI):
-    """LightningCLI with this project's data, callbacks, run folders and error messages."""
+    """LightningCLI with this project's data, callbacks, run folders and error messages.
 
-    def __init__(self, args: ArgsType, **settings: Any) -> None:
-        words = sys.argv[1:] if args is None else args
-        self._first_word = words[0] if isinstance(words, list) and words else None
-        self._words = [str(word) for word in words] if isinstance(words, list) else None
+    Args:
+        args: Words, a config by subcommand, or ``None`` for ``sys.argv[1:]``.
+        command: Command line to name in the report of a run whose ``args`` is a config.
+        **settings: Arguments of LightningCLI.
+    """
+
+    def __init__(self, args: ArgsType, command: str | None = None, **settings: Any) -> None:
+        words, self._command = sys.argv[1:] if args is None else args, command
+        if isinstance(words, list):
+            self._first_word = words[0] if words else None
+            self._command = shlex.join(["python", "-m", "rql_lightning.train", *map(str, words)])
+        else:
+            self._first_word = words["subcommand"]
         super().__init__(args=args, **settings)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static, and called on self
@@ -116,7 +112,8 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments and the config files that they name, which are UTF-8."""
-        with _config_files_as_utf8():
+        with _config_files_as_utf8(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "LightningCLI's args parameter")  # words of another command in sys.argv
             super().parse_arguments(parser, args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -185,8 +182,7 @@ class CommandLine(LightningCLI):
         except (MisconfigurationException, TypeError, ValueError) as error:
             self.run.release()
             raise ConfigurationError(f"trainer: {' '.join(str(error).split())}") from error
-        command = None if self._words is None else shlex.join(["python", "-m", "rql_lightning.train", *self._words])
-        created.callbacks.append(RunReport(command))  # type: ignore[attr-defined]  # behind all that it reports
+        created.callbacks.append(RunReport(self._command))  # type: ignore[attr-defined]  # behind all that it reports
         return created
 
     def _check_before_running(self, trainer: Any) -> None:
@@ -235,12 +231,6 @@ class CommandLine(LightningCLI):
             return parent, parent, False
         return (parent, reserve(parent), True) if _rank() == 0 else (parent, None, False)
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run the command, and exit with code 2 if a part of the report failed."""
-        super()._run_subcommand(subcommand)
-        if self.run.failures:
-            raise SystemExit(2)
-
 
 def main(args: ArgsType = None) -> CommandLine:
     """Run the command line.
@@ -252,30 +242,50 @@ def main(args: ArgsType = None) -> CommandLine:
         SystemExit: With code 2 and a one-line message for errors that the user can fix; with code 2 if a figure or
             video failed; with code 130 after Ctrl-C and 143 after SIGTERM.
     """
-    _quieten()
     with command():
         _print_config_as_utf8(sys.argv[1:] if args is None else args)
         try:
-            with prompt_signals():
-                return _command_line(args)
+            finished = run(args)
         except Stopped as stopped:
             if _rank() == 0:
                 tell(f"stopped by {stopped.signal.name}")
             raise
-        except Exception as error:
-            message = _message(error)
-            if message is None:
-                raise
-            raise RqlError(message) from None
+        if finished.run.failures:
+            raise SystemExit(2)
+        return finished
 
 
-def _command_line(args: ArgsType) -> CommandLine:
+def run(args: ArgsType, command: str | None = None, note: str = "") -> CommandLine:
+    """Run a command of the command line from Python.
+
+    Args:
+        args: Words, or a config as ``{"subcommand": "fit", "fit": {...}}``, which may hold objects.
+        command: Command line to name in the report of a run whose ``args`` is a config.
+        note: Comments at the top of the run's ``config.yaml``.
+
+    Raises:
+        RqlError: For errors that the user can fix.
+        Stopped: After Ctrl-C and SIGTERM.
+    """
+    silence()
+    try:
+        with prompt_signals():
+            return _command_line(args, command, note)
+    except Exception as error:
+        fixable = _fixable(error)
+        if fixable is None:
+            raise
+        raise fixable from fixable.__cause__
+
+
+def _command_line(args: ArgsType, command: str | None, note: str) -> CommandLine:
     return CommandLine(
         model_class=Algorithm,
         datamodule_class=TaskDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
-        save_config_callback=_SaveConfig,
+        save_config_callback=SavedConfig,
+        save_config_kwargs={"note": note},
         seed_everything_default=0,
         parser_kwargs={"allow_abbrev": False},  # a shortened key is a typo
         trainer_defaults={
@@ -287,6 +297,7 @@ def _command_line(args: ArgsType) -> CommandLine:
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         args=args,
+        command=command,
     )
 
 
@@ -295,18 +306,18 @@ def _rank() -> int:
     return getattr(rank_zero_only, "rank", 0)
 
 
-def _message(error: BaseException | None) -> str | None:
-    """Return the message of an error that the user can fix, or ``None``.
+def _fixable(error: BaseException | None) -> RqlError | None:
+    """Return the error that the user can fix, or ``None``.
 
     These are this project's errors, also as the cause of others, Lightning's configuration errors, and file errors.
     """
     if isinstance(error, OSError) and error.filename is not None and not isinstance(error, RqlError):
-        return f"{error.filename}: {error.strerror}"
+        return RqlError(f"{error.filename}: {error.strerror}")
     while error is not None:
         if isinstance(error, RqlError):
-            return str(error)
+            return error
         if isinstance(error, MisconfigurationException):
-            return f"trainer: {error}"
+            return RqlError(f"trainer: {error}")
         error = error.__cause__ or error.__context__
     return None
 
@@ -318,7 +329,7 @@ def _print_config_as_utf8(args: Any) -> None:
         sys.stdout.reconfigure(encoding="utf-8")
 
 
-def _quieten() -> None:
+def silence() -> None:
     """Silence device lists, tips and deprecation warnings of other libraries."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window is ever opened; pygame complains of a missing screen
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)

@@ -13,8 +13,9 @@ from gymnasium.vector import VectorEnv
 
 from rql_lightning.envs.customization import Customization, RewardName, StepFunction
 from rql_lightning.envs.transition import Transition, copied, numbers, rows
-from rql_lightning.errors import EnvironmentContractError, require
+from rql_lightning.errors import EnvironmentContractError, RqlError, require
 
+OWN_KEYS = ("basic_reward", "add_on_reward")
 LARGEST = float(np.finfo(np.float32).max)  # learning is in float32
 
 _REDUCTIONS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
@@ -102,10 +103,24 @@ class Bookkeeping:
         given = transition if self.customization.read_only else copied(transition)
         if self.batched and not self.customization.vectorized:
             each = rows(given, self.env.observation_space, self.env.action_space)
-            checked = [self._check(name, function(*row), (), index, function) for index, row in enumerate(each)]
-            return np.array(checked)
+            return np.array([self._call(name, function, row, (), index) for index, row in enumerate(each)])
         shape = (self.num_envs,) if self.batched else ()
-        return self._check(name, function(*given), shape, 0, function).reshape(-1)
+        return self._call(name, function, given, shape, 0).reshape(-1)
+
+    def _call(
+        self, name: str, function: StepFunction, transition: Transition, shape: tuple[int, ...], index: int
+    ) -> np.ndarray:
+        """Call a step function once, and check the result; ``index`` as for :meth:`_check`."""
+        try:
+            values = function(*transition)
+        except RqlError:  # says what is wrong already
+            raise
+        except Exception as error:
+            found = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
+            missing = isinstance(error, KeyError) and error.args[:1] in [(key,) for key in OWN_KEYS]
+            hint = " (info does not hold it before the step is rewarded, and a wish must not depend on it)"
+            self._refuse(_described(name, function), found + hint * missing, "a result", index, error)
+        return self._check(name, values, shape, index, function)
 
     def _own_reward(self, reward: Any) -> np.ndarray:
         """The environment's reward, ``[N]``; of one environment also an array that holds one number."""
@@ -143,9 +158,11 @@ class Bookkeeping:
                 found = leaf.reshape(self.num_envs, -1)[index][~fits.reshape(self.num_envs, -1)[index]][0]
                 self._refuse("observation", f"{found}", "finite numbers that float32 can hold", index)
 
-    def _refuse(self, described: str, found: str, expected: str, index: int) -> NoReturn:
+    def _refuse(
+        self, described: str, found: str, expected: str, index: int, cause: Exception | None = None
+    ) -> NoReturn:
         where = f"environment {index} at step {int(self.steps[index])} of its episode"
-        raise EnvironmentContractError(f"{described}: found {found} in {where}, expected {expected}")
+        raise EnvironmentContractError(f"{described}: found {found} in {where}, expected {expected}") from cause
 
 
 def reported_success(info: dict[str, Any], num_envs: int) -> dict[str, np.ndarray]:

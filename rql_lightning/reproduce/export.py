@@ -13,21 +13,23 @@ from pathlib import Path
 from rql_lightning.checkpoints import read_checkpoint, resolve, write_atomically
 from rql_lightning.errors import OutputError
 from rql_lightning.loading import load_policy
+from rql_lightning.priors import Prior
 from rql_lightning.reporting.console import command, print_line
 
 
-def export_policy(source: str | Path, target: Path) -> None:
+def export_policy(source: str | Path, target: Path, prior: Prior | None = None) -> None:
     """Write the policy of one checkpoint to a file of its own.
 
     Args:
         source: A checkpoint, or a shipped policy's name.
         target: The new file.
+        prior: Prior of a policy that customises a function or a module, which the file names only.
 
     Raises:
         CheckpointError: If ``source`` is not a checkpoint of this project.
         OutputError: If ``target`` cannot be written.
     """
-    policy = load_policy(source)
+    policy = load_policy(source, prior)
     about = read_checkpoint(resolve(source))["rql_lightning"]
     weights = {f"policy.{key}": value.clone() for key, value in policy.state_dict().items()}
     try:

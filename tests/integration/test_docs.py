@@ -13,6 +13,7 @@ import gymnasium as gym
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rql_lightning.customizing.command import build_parser
 from rql_lightning.loading import load_policy
 from rql_lightning.reproduce import export, sweep
 from rql_lightning.reproduce.__main__ import main as reproduce
@@ -29,12 +30,13 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-TRAINED = ("tutorials/environment.md", "tutorials/add_on_reward.md")  # in ten to twenty seconds each
+TRAINED = [DOCS / name for name in ("customize.md", "tutorials/environment.md", "tutorials/add_on_reward.md")]
+TRAINED += [ROOT / "README.md"]  # in ten to forty seconds each
 PYTHON = [
     pytest.param(
         code,
         id=f"{page.relative_to(ROOT).as_posix()}-{i}",
-        marks=[pytest.mark.slow] if page in [DOCS / name for name in TRAINED] else [],
+        marks=[pytest.mark.slow] if page in TRAINED else [],
     )
     for page in PAGES
     for i, code in enumerate(blocks(page, "python"))
@@ -63,6 +65,9 @@ def test_python_blocks_run(code, tmp_path, monkeypatch, own_ids):
         after, prior = json.loads((before.parent / "metrics.json").read_text()), json.loads(before.read_text())
         assert after["add_on_return_mean"] > 0.7 * prior["add_on_return_mean"]
         assert after["episode_length_mean"] == 500 if "CartPole" in code else after["success_rate"] == 1
+    if "result" in namespace:
+        before, after = (namespace["result"].metrics[name] for name in ("prior", "policy"))
+        assert after["add_on_return_mean"] > 0.7 * before["add_on_return_mean"] and after["basic_return_mean"] == 500
     if "steps_in_puddle" in namespace:
         assert namespace["steps_in_puddle"] == 0
 
@@ -120,6 +125,16 @@ def test_commands_of_the_docs_are_understood(line, monkeypatch, capsys):
     assert "total_frames" in capsys.readouterr().out
 
 
+CUSTOMIZE = "python -m rql_lightning.customize "
+CUSTOMIZATIONS = [line for page in PAGES for line in commands(page) if line.startswith(CUSTOMIZE)]
+
+
+@pytest.mark.parametrize("line", CUSTOMIZATIONS)
+def test_customizations_of_the_docs_are_understood(line):
+    given = build_parser().parse_args(shlex.split(line.removeprefix(CUSTOMIZE), comments=True))
+    assert given.prior.endswith(".zip") and gym.spec(given.env) and given.add_on_reward
+
+
 SWEEP = "python -m rql_lightning.reproduce.sweep "
 SWEEPS = [line for page in PAGES for line in commands(page) if line.startswith(SWEEP)]
 
@@ -151,7 +166,7 @@ def test_reproductions_of_the_docs_are_plans(line, tmp_path, monkeypatch, capsys
 
 
 def test_every_command_is_of_a_kind_that_is_tested():
-    tested = ("make ", TRAIN, SWEEP, "pip install", "source ", "tensorboard ", "python benchmarks/")
+    tested = ("make ", TRAIN, CUSTOMIZE, SWEEP, "pip install", "source ", "tensorboard ", "python benchmarks/")
     tested += ("python -m rql_lightning.reproduce.", "python -m rql_lightning.demonstrations ", REPRODUCE, "torchrun ")
     for page in PAGES:
         for line in commands(page):

@@ -33,13 +33,16 @@ from rql_lightning.priors.stable_baselines3.spaces import (
 )
 from rql_lightning.spaces import ActionBounds, check_continuous, check_discrete, space_from_data
 
-VALUES, MAXIMUM_ENTROPY = ("DQN", "QR-DQN"), "SAC or TQC"
+VALUES, MAXIMUM_ENTROPY, ON_POLICY = ("DQN", "QR-DQN"), "SAC or TQC", "PPO or A2C"
 
 
 class StableBaselines3Prior(Prior):
     """A frozen policy from a file of Stable-Baselines3: DQN, QR-DQN, PPO, A2C, SAC, TQC, TD3 or DDPG.
 
     The file is read without Stable-Baselines3, and nothing in it is unpickled or executed.
+
+    Attributes:
+        gamma: Discount factor γ that the file names, or ``None``.
 
     Args:
         path: Path of the zip that model.save wrote, or of a folder of the model hub with the zip, args.yml and
@@ -80,8 +83,9 @@ class StableBaselines3Prior(Prior):
         self.observation_space = read_observation_space(observations, inputs, f"{where} observation_space")
         self._check_options(found.architecture, temperature, scale)
         temperature, scale = as_float(temperature), as_float(scale)
-        self.task = files.task
-        normalization = self._normalization(vec_normalize or files.vec_normalize, model, inputs)
+        self.task, self.gamma = files.task, _discount(model)
+        statistics = vec_normalize or files.vec_normalize
+        normalization = self._normalization(statistics, model, found.architecture.algorithm, inputs)
         self._build(found.architecture, normalization, temperature, scale)
         self._load(found.weights, model)
         self.temperature = (
@@ -98,7 +102,7 @@ class StableBaselines3Prior(Prior):
         """
         prior = cls.__new__(cls)
         Prior.__init__(prior)
-        prior.path, prior.task = description["path"], description["task"]
+        prior.path, prior.task, prior.gamma = description["path"], description["task"], None
         prior.observation_space = space_from_data(description["observation_space"])
         prior.action_space = space_from_data(description["action_space"])
         architecture = Architecture(**description["architecture"])
@@ -185,7 +189,7 @@ class StableBaselines3Prior(Prior):
             require(valid, f"{self.origin()}, {name}", value, f"{text} ({algorithm})")
 
     def _normalization(
-        self, given: str | Path | ObservationStatistics | None, model: SavedModel, inputs: int
+        self, given: str | Path | ObservationStatistics | None, model: SavedModel, algorithm: str, inputs: int
     ) -> Normalization | None:
         """Return the normalisation of observations, or ``None`` if they are not normalised.
 
@@ -194,7 +198,8 @@ class StableBaselines3Prior(Prior):
             ConfigurationError: If the constants are invalid or do not fit the observations.
         """
         if given is None:
-            if model.fields.get("_last_original_obs") is None:  # kept during training with VecNormalize alone
+            # PPO and A2C keep it with VecNormalize alone; the files of all others do not tell.
+            if algorithm != ON_POLICY or model.fields.get("_last_original_obs") is None:
                 return None
             raise CheckpointError(
                 f"prior {model.path}, data, field _last_original_obs: found a model trained with VecNormalize, "
@@ -222,8 +227,8 @@ class StableBaselines3Prior(Prior):
         Raises:
             SpaceMismatchError: If no algorithm supports the spaces, or they differ from those of the file.
         """
+        super().attach(observation_space, action_space)  # first, as its errors name the file and both spaces
         self._check_spaces(observation_space, action_space)
-        super().attach(observation_space, action_space)
         self.action_space = action_space
         if self.bounds is not None:
             self.bounds = ActionBounds(action_space)
@@ -266,6 +271,12 @@ class StableBaselines3Prior(Prior):
 def _size(space: gym.Space[Any]) -> int:
     """Return the number of discrete actions, or of numbers of a continuous one."""
     return int(space.n) if isinstance(space, gym.spaces.Discrete) else math.prod(space.shape or ())
+
+
+def _discount(model: SavedModel) -> float | None:
+    """Return the discount factor, or ``None`` if the file has no number in [0, 1]."""
+    gamma = model.fields.get("gamma")
+    return float(gamma) if isinstance(gamma, int | float) and 0 <= gamma <= 1 else None
 
 
 def _entropy_coefficient(model: SavedModel) -> float | None:

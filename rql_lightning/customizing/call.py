@@ -1,0 +1,159 @@
+"""One call from a prior and a wish to a customised policy."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rql_lightning.customizing.config import Outputs, config_of, note_of
+from rql_lightning.customizing.defaults import Choice, algorithm_of, default_num_envs, default_of
+from rql_lightning.customizing.given import GivenPrior, KnownPrior, read_prior
+from rql_lightning.customizing.result import Customized
+from rql_lightning.customizing.task import Wish, WishedTask, read_task
+from rql_lightning.customizing.weight import Weight, choose_weight, measure, temperature_advice
+from rql_lightning.errors import ConfigurationError, RqlError, is_integer, require
+from rql_lightning.priors import StableBaselines3Prior
+from rql_lightning.reporting.console import print_line
+from rql_lightning.reporting.metrics import read_metrics
+from rql_lightning.train import run, silence
+
+
+def customize(
+    prior: GivenPrior,
+    env: str,
+    add_on_reward: Wish | None = None,
+    omega_prime: Weight | None = None,
+    alpha_hat: float | None = None,
+    temperature: float | None = None,
+    scale: float | None = None,
+    total_frames: int | None = None,
+    num_envs: int | None = None,
+    gamma: float | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    seed: int = 0,
+    episodes: int = 100,
+    video: bool = True,
+    folder: str | Path = "runs",
+    progress: bool = True,
+    command: str | None = None,
+) -> Customized:
+    """Customise a policy to an add-on reward, with settings that are chosen for it.
+
+    The complete config is left in the run's folder, as ``fit`` of the command line leaves it.
+
+    Args:
+        prior: Policy to customise: the zip of a model of Stable-Baselines3 or its folder of the model hub, a checkpoint
+            of this library or the folder of its run, pretrained:<name>, or a class path with init_args. In Python also
+            a Prior, a function (observation, action) -> log-likelihood, or a probabilistic module of TorchRL.
+        env: Gymnasium id of the environment, or module:id, which imports the module first.
+        add_on_reward: Function (observation, action, next_observation, info) -> float, by its import path on the
+            command line, such as my_task.wish. null for an id with an add-on reward of its own.
+        omega_prime: Weight of the prior's log-likelihood; a larger one stays closer to the prior. null stands for the
+            temperature that the prior was trained at, which not every prior has; auto for a weight that suits the size
+            of the add-on reward.
+        alpha_hat: Temperature of the customised policy; null for omega_prime, which is KL-regularised reinforcement
+            learning towards the prior.
+        temperature: Temperature of the Boltzmann policy of Q-values, for models of DQN and QR-DQN, which require it.
+        scale: Standard deviation of the noise around actions, for models of TD3 and DDPG, which require it.
+        total_frames: Training budget in environment frames; null for 100,000 or what the task is known to take.
+        num_envs: Number of environments stepped together; null for as many as suit the length of episodes.
+        gamma: Discount factor; null for that in the prior's file, if there is one, else 0.99.
+        env_kwargs: Further keyword arguments of the environment.
+        seed: Seed of the run.
+        episodes: Number of evaluation episodes, of the prior and of the customised policy.
+        video: Whether to film prior and policy in the same episode, where the environment renders.
+        folder: Folder of runs, in which the run has a folder of its own.
+        progress: Whether to show a progress bar.
+        command: Command line to name in the report, where there is one.
+
+    Returns:
+        The customised policy, the prior, and the returns of both.
+
+    Raises:
+        RqlError: For errors that the user can fix; names what was found and what was expected.
+    """
+    counts = {"total_frames": total_frames, "num_envs": num_envs, "episodes": episodes}
+    for name, value in counts.items():
+        require(value is None or is_integer(value, 1), name, value, "an integer >= 1")
+    silence()
+    threads = torch.get_num_threads()
+    try:
+        task = read_task(env, add_on_reward, env_kwargs)
+        known = _read(prior, task, temperature, scale)
+        choice = _choose(known, task, _Given(omega_prime, alpha_hat, total_frames, num_envs, gamma))
+        config = config_of(choice, known, task, Outputs(str(folder), seed, episodes, video, progress))
+        finished = run({"subcommand": "fit", "fit": config}, command, note_of(known, task))
+    finally:
+        torch.set_num_threads(threads)
+    return _result(finished, task)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What the user has chosen, or ``None`` each."""
+
+    omega_prime: Weight | None
+    alpha_hat: float | None
+    total_frames: int | None
+    num_envs: int | None
+    gamma: float | None
+
+
+def _read(given: GivenPrior, task: WishedTask, temperature: float | None, scale: float | None) -> KnownPrior:
+    """Read the prior, and check that it fits the environment.
+
+    Raises:
+        ConfigurationError: If it lacks a temperature; says which would do.
+    """
+    try:
+        known = read_prior(given, temperature, scale)
+    except ConfigurationError as error:
+        if temperature is not None or scale is not None or not isinstance(given, str | Path):
+            raise
+        try:
+            unscaled = StableBaselines3Prior(str(given), temperature=1.0)
+        except RqlError:  # that is not all that is wrong
+            raise error from None
+        unscaled.attach(task.observation_space, task.action_space)
+        raise ConfigurationError(f"{error}; {temperature_advice(unscaled, task)}") from None
+    known.prior.attach(task.observation_space, task.action_space)
+    with closing(task.make_env(2)) as env:
+        known.prior.probe(known.prior.as_input(env.reset(seed=0)[0]))
+    return known
+
+
+def _choose(known: KnownPrior, task: WishedTask, given: _Given) -> Choice:
+    """Choose what the user has not chosen, and tell what it is."""
+    gamma = next(each for each in (given.gamma, known.gamma, default_of(task.env, "gamma")) if each is not None)
+    require(isinstance(gamma, int | float) and 0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
+    total_frames = given.total_frames or default_of(task.env, "total_frames")
+    returns = measure(known.prior, task, gamma)
+    weight = choose_weight(given.omega_prime, known.prior, returns)
+    expected = "a number > 0: alpha_hat is omega_prime by default, and a temperature of 0 has no policy"
+    require(given.alpha_hat is not None or weight > 0, "alpha_hat", given.alpha_hat, expected)
+    length = task.max_episode_steps or (None if returns is None else returns.longest)
+    num_envs = given.num_envs or default_num_envs(total_frames, length)
+    require(num_envs <= total_frames, "num_envs", num_envs, f"at most total_frames = {total_frames}")
+    algorithm = algorithm_of(known.prior, task.action_space)
+    alpha_hat = weight if given.alpha_hat is None else given.alpha_hat
+    estimated = f" (some {returns.divergence_at(weight):.2g} nats per step)" if returns and weight > 0 else ""
+    print_line(
+        f"{algorithm}: omega_prime {weight:.3g}{estimated}, alpha_hat {alpha_hat:.3g}, gamma {gamma:g}, "
+        f"{total_frames:,} frames in {num_envs} environments"
+    )
+    return Choice(algorithm, total_frames, num_envs, gamma, weight, alpha_hat)
+
+
+def _result(finished: Any, task: WishedTask) -> Customized:
+    """Read the results of a run from its folder."""
+    run_folder, model = finished.run.path, finished.model
+    files = {"prior": run_folder / "prior_metrics.json", "policy": run_folder / "metrics.json"}
+    metrics = {name: read_metrics(path) for name, path in files.items() if path.is_file()}
+    policy = model.policy.cpu().eval().requires_grad_(False)
+    print_line(f"config: {run_folder / 'config.yaml'}")
+    title, failures = f"{task.env}: before and after", tuple(finished.run.failures)
+    return Customized(policy, model.prior, run_folder, metrics, title, task.metric, failures)

@@ -1,0 +1,196 @@
+"""``customize`` in Python and on the command line, on budgets of seconds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import odd_tasks  # noqa: F401 (registers environments)
+import pytest
+import torch
+from stable_baselines3 import DQN, PPO, SAC, TD3
+
+import rql_lightning
+from rql_lightning.customizing.command import main
+from rql_lightning.loading import load_policy
+from rql_lightning.priors import SamplerPrior
+from rql_lightning.train import main as train
+
+MODELS = {"dqn": (DQN, "CartPole-v1"), "ppo": (PPO, "CartPole-v1")}
+MODELS |= {"sac": (SAC, "Pendulum-v1"), "td3": (TD3, "Pendulum-v1"), "normal": (PPO, "Pendulum-v1")}
+WISH = "functions_of_a_user.wish"
+SMALL = {"total_frames": 1024, "episodes": 4, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Untrained models of Stable-Baselines3 by kind."""
+    folder = tmp_path_factory.mktemp("models")
+    for kind, (algorithm, env) in MODELS.items():
+        torch.manual_seed(0)
+        algorithm("MlpPolicy", env, policy_kwargs={"net_arch": [16]}, device="cpu").save(folder / f"{kind}.zip")
+    return {kind: str(folder / f"{kind}.zip") for kind in MODELS}
+
+
+@pytest.fixture
+def own_ids():
+    """Ids that a call registers are forgotten after it."""
+    before = set(gym.registry)
+    yield
+    for name in set(gym.registry) - before:
+        del gym.registry[name]
+
+
+@pytest.fixture
+def command(tmp_path, functions, monkeypatch, capsys):
+    """``(**options) →`` run the command in a folder of its own; returns the run's folder, and keeps ``warnings``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["customize", "--something", "else"])
+
+    def command(**options: Any) -> Path:
+        words = [
+            f"--{name}={json.dumps(value) if isinstance(value, bool) else value}" for name, value in options.items()
+        ]
+        main(words)
+        said = capsys.readouterr()
+        command.warnings = [line for line in said.err.splitlines() if line.startswith("warning: ")]
+        (config,) = [line for line in said.out.splitlines() if line.startswith("config: ")]
+        return tmp_path / config.removeprefix("config: ").removesuffix("/config.yaml")
+
+    return command
+
+
+@pytest.fixture
+def refused(command, capsys):
+    """``(**options) →`` what stands on the screen of a command that exits with code 2."""
+
+    def refused(**options: Any) -> str:
+        with pytest.raises(SystemExit) as stop:
+            command(**{**SMALL, "add_on_reward": WISH, **options})
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        return error.strip().splitlines()[-1]
+
+    return refused
+
+
+def metrics_of(folder: Path) -> dict[str, Any]:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {key: value for key, value in metrics.items() if key != "train_seconds"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "algorithm"),
+    [
+        pytest.param("ppo", {"omega_prime": "auto", "video": False}, "ResidualSoftQLearning", marks=pytest.mark.slow),
+        ("sac", {"video": False}, "ResidualSAC"),
+    ],
+)
+def test_the_written_config_does_what_the_command_did(kind, options, algorithm, models, command, tmp_path):
+    env = MODELS[kind][1]
+    folder = command(prior=models[kind], env=env, add_on_reward=WISH, seed=3, **options, **SMALL)
+    text = (folder / "config.yaml").read_text()
+    assert f"class_path: rql_lightning.algorithms.{algorithm}" in text and text.startswith("# Chosen by")
+    report = (folder / "report.html").read_text()
+    assert "python -m rql_lightning.customize --prior=" in report
+    train(["fit", "--config", str(folder / "config.yaml")])
+    again = folder.with_name("version_1")
+    assert metrics_of(again) == metrics_of(folder) and metrics_of(folder)["frames"] == 1024
+    prior = json.loads((folder / "prior_metrics.json").read_text())
+    assert prior["add_on_return_mean"] != metrics_of(folder)["add_on_return_mean"]
+
+
+def test_a_wish_without_a_name_in_python(models, tmp_path, own_ids):
+    """Continuous actions, with a video: the result is complete, and the config says what it lacks."""
+    result = rql_lightning.customize(
+        models["sac"], "Pendulum-v1", lambda o, a, n, i: -abs(float(a[0])), folder=tmp_path / "runs", **SMALL
+    )
+    config = (result.folder / "config.yaml").read_text()
+    assert "does not run by itself" in config.splitlines()[0] and "<lambda>" in config.splitlines()[1]
+    assert list(result.folder.glob("videos/*.gif")) and not result.failures
+    assert set(result.metrics) == {"prior", "policy"} and result.prior.temperature == result.policy.temperature
+    assert [column.header for column in result.table().columns] == ["", "prior", "policy"]
+    observation = np.zeros((5, 3), np.float32)
+    saved = load_policy(result.save(tmp_path / "customised.ckpt"))
+    np.testing.assert_array_equal(saved.act(observation), result.policy.act(observation))
+    assert "</html>" in result.report(tmp_path / "report.html").read_text()
+
+
+def test_a_prior_that_is_an_object(tmp_path, own_ids, functions):
+    """A prior that can only be sampled; the config says that it is missing, and is refused in a line."""
+    shipped = load_policy("pretrained:cartpole-rl")
+    prior = SamplerPrior(lambda observation: shipped.act(observation, deterministic=False), samples=8)
+    settings = {**SMALL, "env_kwargs": {"max_episode_steps": 50}, "video": False, "omega_prime": 0.5}
+    result = rql_lightning.customize(prior, "CartPole-v1", WISH, folder=tmp_path / "runs", **settings)
+    assert result.policy.alpha_hat == 0.5 and result.metrics["policy"]["episode_length_mean"] == 50
+    config = (result.folder / "config.yaml").read_text()
+    assert "SampledResidualQLearning" in config and "its class_path and init_args belong here" in config
+    with pytest.raises(SystemExit) as stop:
+        train(["fit", "--config", str(result.folder / "config.yaml")])
+    assert stop.value.code == 2
+    saved = load_policy(result.save(tmp_path / "customised.ckpt"), prior=prior)
+    assert saved.prior is prior
+
+
+def test_continuous_actions_from_samples(tmp_path, own_ids):
+    """From an own task, whose add-on reward and discount factor are its own."""
+    prior = SamplerPrior(lambda observation: torch.rand(len(observation), 1) * 2 - 1, samples=4)
+    env = "rql_lightning/MountainCarContinuous-v0"
+    settings = {**SMALL, "env_kwargs": {"max_episode_steps": 30}, "video": False, "omega_prime": "auto"}
+    result = rql_lightning.customize(prior, env, folder=tmp_path / "runs", **settings)
+    assert "negative_actions_mean" in result.metrics["policy"]
+    assert "gamma: 0.998" in (result.folder / "config.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_a_class_of_prior_on_the_command_line(command):
+    options = {"prior": "rql_lightning.priors.FunctionPrior", "prior.log_prob": "functions_of_a_user.prior"}
+    folder = command(**options, env="CartPole-v1", add_on_reward=WISH, omega_prime=1.0, video=False, **SMALL)
+    train(["fit", "--config", str(folder / "config.yaml")])
+    assert metrics_of(folder.with_name("version_1")) == metrics_of(folder)
+
+
+def test_an_environment_that_does_not_render(command, models):
+    folder = command(prior=models["ppo"], env="odd/Unrenderable-v0", add_on_reward=WISH, omega_prime=1.0, **SMALL)
+    (warning,) = command.warnings
+    assert warning.startswith("warning: no video: ") and "odd/Unrenderable-v0" in warning
+    assert (folder / "report.html").is_file() and not (folder / "videos").exists()
+
+
+def test_threads_are_left_as_they_were(models, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(rql_lightning.errors.RqlError):
+            rql_lightning.customize(models["ppo"], "Pendulum-v1", lambda *step: 1.0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"prior": "nothing.zip"}, ["prior: found 'nothing.zip'", "pretrained:<name>", "no such file"]),
+        ({"prior": "{dqn}"}, ["temperature: found None", "its best two actions differ by", "a third of that"]),
+        ({"prior": "{td3}", "env": "Pendulum-v1"}, ["scale: found None, expected a number > 0"]),
+        ({"prior": "{ppo}"}, ["omega_prime: found None", "or 'auto'", "ppo.zip states no temperature", "much"]),
+        ({"prior": "{sac}"}, ["sac.zip", "observation space: found Box", "expected the environment's Box"]),
+        ({"prior": "{ppo}", "add_on_reward": "functions_of_a_user.a_word"}, ["a_word): found 'much'", "a number"]),
+        ({"prior": "{ppo}", "add_on_reward": "functions_of_a_user.not_a_number"}, ["found nan", "finite number"]),
+        ({"prior": "{ppo}", "total_frames": 0}, ["total_frames: found 0, expected an integer >= 1"]),
+        ({"prior": "{ppo}", "omega_prime": 0}, ["alpha_hat: found None, expected a number > 0"]),
+        ({"prior": "{ppo}", "env": "Nothing-v0"}, ["env: found 'Nothing-v0', expected a registered Gymnasium id"]),
+    ],
+)
+def test_what_is_wrong_is_one_line(options, words, models, refused, tmp_path):
+    options = {"env": "CartPole-v1", **options}
+    options["prior"] = options["prior"].format(**models)
+    message = refused(**options)
+    assert message.startswith("error: ") and all(word in message for word in words), message
+    assert not list(tmp_path.rglob("version_*"))

@@ -1,0 +1,348 @@
+"""What ``customize`` chooses: the prior by content, ω′ by the add-on return, settings by rules; and its name."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+import yaml
+from stable_baselines3 import DQN, PPO
+
+from rql_lightning import tabular
+from rql_lightning.customizing.defaults import (
+    Choice,
+    algorithm_of,
+    data_settings,
+    default_num_envs,
+    default_of,
+    model_settings,
+)
+from rql_lightning.customizing.given import read_prior
+from rql_lightning.customizing.paths import import_path
+from rql_lightning.customizing.task import read_task
+from rql_lightning.customizing.weight import Returns, choose_weight, returns_of
+from rql_lightning.errors import CheckpointError, ConfigurationError, EnvironmentContractError
+from rql_lightning.evaluation import COLUMNS, Episodes
+from rql_lightning.loading import CheckpointPrior
+from rql_lightning.priors import FunctionPrior, SamplerPrior, StableBaselines3Prior
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "rql_lightning/pretrained/cartpole-rl.ckpt"
+
+
+def uniform(observation, action):
+    return torch.full(action.shape, 0.5).log()
+
+
+def wish(observation, action, next_observation, info):
+    return -abs(float(next_observation[0]))
+
+
+# -- the prior ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    PPO("MlpPolicy", "CartPole-v1", gamma=0.97, device="cpu").save(folder / "ppo.zip")
+    DQN("MlpPolicy", "CartPole-v1", device="cpu").save(folder / "dqn.zip")
+    return folder
+
+
+def test_files_are_recognised_by_their_content(models, tmp_path):
+    shutil.copyfile(models / "ppo.zip", tmp_path / "model.ckpt")
+    shutil.copyfile(SHIPPED, tmp_path / "policy.zip")
+    assert isinstance(read_prior(tmp_path / "model.ckpt").prior, StableBaselines3Prior)
+    assert isinstance(read_prior(str(tmp_path / "policy.zip")).prior, CheckpointPrior)
+    assert isinstance(read_prior("pretrained:cartpole-rl").prior, CheckpointPrior)
+
+
+def test_folders_of_the_hub_and_of_runs(models, tmp_path):
+    hub, run = tmp_path / "hub", tmp_path / "version_0"
+    hub.mkdir()
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copyfile(models / "ppo.zip", hub / "ppo.zip")
+    shutil.copyfile(SHIPPED, run / "checkpoints/last.ckpt")
+    assert isinstance(read_prior(hub).prior, StableBaselines3Prior)
+    known = read_prior(run)
+    assert isinstance(known.prior, CheckpointPrior) and known.entry["init_args"]["path"].endswith("last.ckpt")
+
+
+def test_the_discount_factor_is_that_of_the_file(models):
+    assert read_prior(models / "ppo.zip").gamma == 0.97
+    assert read_prior("pretrained:cartpole-rl").gamma is None
+
+
+def test_an_entry_of_a_config_makes_the_same_prior(models):
+    known = read_prior(models / "dqn.zip", temperature=0.5)
+    again = read_prior(known.entry)
+    observation = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    assert again.prior.temperature == 0.5
+    np.testing.assert_array_equal(
+        known.prior.log_prob(observation, np.ones(9, int)), again.prior.log_prob(observation, np.ones(9, int))
+    )
+
+
+def test_functions_and_priors():
+    known = read_prior(uniform)
+    assert isinstance(known.prior, FunctionPrior) and known.entry["init_args"] == {"log_prob": f"{__name__}.uniform"}
+    local = read_prior(lambda observation, action: uniform(observation, action))
+    assert isinstance(local.prior, FunctionPrior) and local.entry is local.prior  # no config can name it
+    given = CheckpointPrior("pretrained:cartpole-rl")
+    assert read_prior(given).prior is given
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("nothing.zip", r"^prior: found 'nothing.zip', expected the zip of a model.*no such file"),
+        (__file__, r"^prior: found '.*test_customizing.py', which is no zip .*expected the zip of a model"),
+        (3, r"^prior: found an object of type int, expected the zip"),
+        (torch.nn.Linear(2, 2), r"^prior: found an object of type Linear, expected ModulePrior"),
+        (lambda observation: 0, r"^prior: found the function .*\(observation\), expected .*SamplerPrior"),
+        ({"class_path": "rql_lightning.priors.Nothing"}, r"^prior: found \{'class_path'.*expected the class path"),
+    ],
+)
+def test_what_is_no_prior_is_refused(given, message):
+    with pytest.raises(ConfigurationError, match=message) as error:
+        read_prior(given)
+    assert "\n" not in str(error.value)
+
+
+def test_a_zip_of_something_else_is_refused(tmp_path):
+    shutil.make_archive(str(tmp_path / "other"), "zip", ROOT / "docs/tutorials")
+    with pytest.raises(CheckpointError, match=r"other.zip: found no entry"):
+        read_prior(tmp_path / "other.zip")
+
+
+@pytest.mark.parametrize("name", ["temperature", "scale"])
+def test_options_without_effect_are_refused(name):
+    with pytest.raises(ConfigurationError, match=f"^{name}: found 1.0, expected null"):
+        read_prior("pretrained:cartpole-rl", **{name: 1.0})
+
+
+# -- the task ----------------------------------------------------------------------------------------------------------
+
+
+def test_only_functions_of_modules_have_import_paths():
+    assert import_path(wish) == f"{__name__}.wish"
+    assert import_path(lambda *_: 0.0) is None and import_path(Returns.advice) is None and import_path(3) is None
+
+
+def test_wishes_without_an_import_path_are_registered(request):
+    ids = set(gym.registry)
+    task = read_task("CartPole-v1", lambda *step: wish(*step), {"max_episode_steps": 7})
+    other = read_task("CartPole-v1", lambda *step: -wish(*step))
+    request.addfinalizer(lambda: [gym.registry.pop(name) for name in set(gym.registry) - ids])
+    assert task.env != other.env and task.add_on_reward is None and "<lambda>" in str(task.unnamed)
+    assert (task.max_episode_steps, other.max_episode_steps) == (7, 500)
+    env = task.make_env(2)
+    env.reset(seed=0)
+    observation, reward, *_ = env.step(np.zeros(2, dtype=np.int64))
+    np.testing.assert_allclose(reward, -np.abs(observation[:, 0]))
+
+
+def test_wishes_with_an_import_path_are_named():
+    task = read_task("CartPole-v1", wish)
+    assert (task.env, task.add_on_reward, task.unnamed) == ("CartPole-v1", f"{__name__}.wish", None)
+    own = read_task("rql_lightning/CartPole-v0", None)
+    assert (own.add_on_reward, own.metric) == (None, "mean_abs_position")
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (lambda *step: {"basic_reward": 1.0}, EnvironmentContractError, r"^add_on_reward .*\{'basic_reward'.*a number"),
+        (lambda *step: step[3]["basic_reward"], EnvironmentContractError, r"KeyError: 'basic_reward' \(.*must not"),
+        (lambda *step: float("nan"), EnvironmentContractError, "found nan .*a finite number"),
+        (lambda *step: 1 / 0, EnvironmentContractError, "found ZeroDivisionError: division by zero in environment 0"),
+        (lambda observation: 1.0, EnvironmentContractError, r"found a function of \(observation\)"),
+        (None, ConfigurationError, "^add_on_reward: found None, expected a function"),
+        (3, ConfigurationError, "^add_on_reward: found 3, expected a function"),
+        ("no.such", ConfigurationError, "^add_on_reward: found 'no.such', expected the import path"),
+    ],
+)
+def test_wishes_that_fail_are_refused(function, error, message):
+    with pytest.raises(error, match=message):
+        read_task("CartPole-v1", function)
+
+
+def test_a_second_wish_is_refused():
+    with pytest.raises(ConfigurationError, match="CartPole-v0 has its own add-on reward"):
+        read_task("rql_lightning/CartPole-v0", lambda *step: 1.0)
+
+
+# -- ω′ ----------------------------------------------------------------------------------------------------------------
+
+HORIZON, GAMMA, STATES = 12, 0.9, 5
+
+
+def chain() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A deterministic process: prior [S, A], add-on reward [S, A], successors [S, A]."""
+    generator = np.random.default_rng(0)
+    prior = generator.dirichlet([2.0, 2.0, 2.0], size=STATES)
+    return prior, generator.normal(size=(STATES, 3)), generator.integers(STATES, size=(STATES, 3))
+
+
+def sampled(starts: int, repeats: int) -> Episodes:
+    prior, reward, successor = chain()
+    generator, rows = np.random.default_rng(1), []
+    for episode in range(starts * repeats):
+        state = (episode // repeats) % STATES
+        for step in range(HORIZON):
+            action = generator.choice(3, p=prior[state])
+            rows.append((episode, step, reward[state, action]))
+            state = successor[state, action]
+    episode, step, add_on = (np.array(column) for column in zip(*rows, strict=True))
+    table = np.zeros((starts * repeats, len(COLUMNS)))
+    return Episodes(table, np.empty(0), {"episode": episode, "step": step, "add_on_reward": add_on})
+
+
+@pytest.mark.parametrize("divergence", [0.001, 0.005])
+def test_the_suggested_weight_has_the_stated_divergence(divergence):
+    """The exact policy at ω′ diverges from the prior by so many nats, on average over the prior's episodes."""
+    returns = returns_of(sampled(starts=1000, repeats=4), GAMMA, repeats=4)
+    weight = returns.weight_at(divergence)
+    prior, reward, successor = chain()
+    timed, terminal = tabular.with_clock(prior, reward, np.eye(STATES)[successor], HORIZON), None
+    *timed, terminal = timed
+    _, _, policy = tabular.residual_value_iteration(*timed, GAMMA, weight, weight, terminal)
+    policy = policy.reshape(HORIZON + 1, STATES, 3)[:HORIZON]
+    kl = (policy * np.log(policy / prior)).sum(axis=-1)
+    visited, weighted = np.full(STATES, 1 / STATES), []
+    for at_step in kl:
+        weighted.append(visited @ at_step)
+        visited = np.einsum("s,sa,sat->t", visited, prior, np.eye(STATES)[successor])
+    discount = GAMMA ** (2 * np.arange(HORIZON))
+    assert np.average(weighted, weights=discount) == pytest.approx(divergence, rel=0.15)
+    assert returns.longest == HORIZON and returns.steps == pytest.approx(discount.sum())
+
+
+def test_differences_between_starts_do_not_count():
+    """Each start has another return, which no action changes."""
+    steps = {"episode": np.arange(8), "step": np.zeros(8, int), "add_on_reward": np.repeat([0.0, 50.0], 4)}
+    returns = returns_of(Episodes(np.zeros((8, len(COLUMNS))), np.empty(0), steps), GAMMA, repeats=4)
+    assert returns.spread == 0 and "nothing can be suggested" in returns.advice()
+    with pytest.raises(ConfigurationError, match=r"^omega_prime: found 'auto', expected a number > 0"):
+        choose_weight("auto", read_prior(uniform).prior, returns)
+
+
+RETURNS = Returns(mean=-3.0, spread=2.0, steps=10.0, longest=20)
+
+
+def test_the_weight_is_the_priors_temperature_unless_it_is_given():
+    own = CheckpointPrior("pretrained:cartpole-rl")
+    assert choose_weight(None, own, RETURNS) == own.temperature == 1.0
+    assert choose_weight(0.3, own, RETURNS) == 0.3 and choose_weight(0, own, None) == 0.0
+    assert choose_weight("auto", own, RETURNS) == RETURNS.weight_at(0.05) == 2.0
+
+
+def test_a_missing_weight_is_asked_for_with_numbers():
+    prior = CheckpointPrior("pretrained:cartpole-il")
+    assert prior.temperature is None
+    with pytest.raises(ConfigurationError) as error:
+        choose_weight(None, prior, RETURNS)
+    message = str(error.value)
+    assert message.startswith("omega_prime: found None, expected a number > 0 or 'auto'") and "\n" not in message
+    assert all(f"{RETURNS.weight_at(nats):g}" in message for nats in (0.005, 0.05, 0.5))
+
+
+@pytest.mark.parametrize("given", [-1, True, "much", float("nan"), [1.0]])
+def test_weights_that_are_no_numbers_are_refused(given):
+    with pytest.raises(ConfigurationError, match=r"^omega_prime: found "):
+        choose_weight(given, CheckpointPrior("pretrained:cartpole-rl"), RETURNS)
+
+
+# -- the settings: rules that give what the shipped configs have, which were tuned ----------------------------------
+
+TUNED = {
+    "cartpole/residual_soft_q": ("rql_lightning/CartPole-v0", 500),
+    "mountain_car/residual_sac": ("rql_lightning/MountainCarContinuous-v0", 999),
+    "highway/residual_soft_q": ("rql_lightning/Highway-v0", 40),
+    "parking/residual_sac": ("rql_lightning/Parking-v0", 100),
+}
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_rules_agree_with_the_tuned_configs(name):
+    tuned = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())
+    env, limit = TUNED[name]
+    model, data = tuned["model"]["init_args"], tuned["data"]
+    prior = CheckpointPrior(model["prior"]["init_args"]["path"])
+    assert default_of(env, "gamma") == model["gamma"]
+    frames = data["total_frames"]
+    assert default_num_envs(frames, limit) == data["num_envs"]
+    choice = Choice(algorithm_of(prior, prior.action_space), frames, data["num_envs"], model["gamma"], 1.0, 1.0)
+    assert tuned["model"]["class_path"].endswith(f".{choice.algorithm}")
+    chosen = model_settings(choice, prior)
+    for key in ("start_at_prior", "prior_frames", "critic_warm_up_updates", "tau", "goal_scales", "epsilon_initial"):
+        assert chosen.get(key) == model.get(key), key
+    if "start_at_prior" in model:
+        assert chosen["hidden_sizes"] == model["hidden_sizes"]
+    per_update = data["frames_per_batch"] / data["updates_per_batch"]
+    mine = data_settings(choice, prior)
+    assert mine["warm_up_frames"] == data.get("warm_up_frames", 1024)
+    if name != "parking/residual_sac":  # tuned for speed, with half as many updates
+        assert mine["frames_per_batch"] / mine["updates_per_batch"] == per_update
+
+
+@pytest.mark.parametrize("frames", [100, 1_000, 100_000, 3_000_000])
+@pytest.mark.parametrize("limit", [None, 1, 40, 1000, 100_000])
+def test_settings_fit_any_budget(frames, limit):
+    """None of the rules of the data module is broken, and every environment runs three episodes where it can."""
+    envs = default_num_envs(frames, limit)
+    assert 1 <= envs <= 64 and (limit is None or envs == 1 or envs * 3 * limit <= frames)
+    for prior in ("cartpole-rl", "mountain-car-rl"):
+        loaded = CheckpointPrior(f"pretrained:{prior}")
+        choice = Choice(algorithm_of(loaded, loaded.action_space), frames, envs, 0.99, 1.0, 1.0)
+        data = data_settings(choice, loaded)
+        assert data["frames_per_batch"] % envs == 0 and 0 < data["frames_per_batch"] <= frames
+        assert data["warm_up_frames"] < frames and data["batch_size"] <= data["replay_size"]
+
+
+def test_the_algorithm_suits_actions_and_prior():
+    box, discrete = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(3)
+    with_density, without = FunctionPrior(uniform), SamplerPrior(lambda observation: observation)
+    assert algorithm_of(with_density, discrete) == "ResidualSoftQLearning"
+    assert algorithm_of(with_density, box) == "ResidualSAC"
+    assert algorithm_of(without, discrete) == algorithm_of(without, box) == "SampledResidualQLearning"
+
+
+# -- the name ----------------------------------------------------------------------------------------------------------
+
+IMPORTS = [
+    "import rql_lightning; f = rql_lightning.customize",
+    "import rql_lightning.customize; f = rql_lightning.customize",
+    "from rql_lightning import customize as f; import rql_lightning.customize; import rql_lightning.customize",
+    "import importlib; f = importlib.import_module('rql_lightning.customize')",
+    "import rql_lightning.customize as f",
+]
+
+
+def test_the_name_is_the_function_in_whatever_order_things_are_imported():
+    """In a process of its own, which forgets the package after each order."""
+    code = """
+import inspect, sys
+for line in sys.argv[1:]:
+    names = {}
+    exec(line, names)
+    import rql_lightning
+    from rql_lightning.customizing import customize
+    assert names["f"] is customize and rql_lightning.customize is customize and inspect.isfunction(customize), line
+    for name in [name for name in sys.modules if name.split(".")[0] == "rql_lightning"]:
+        del sys.modules[name]
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, *IMPORTS], check=True, cwd=ROOT)
+
+
+def test_the_module_runs():
+    done = subprocess.run(
+        [sys.executable, "-m", "rql_lightning.customize", "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0 and "--omega_prime" in done.stdout and done.stderr == ""
