@@ -12,6 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from rql_lightning.errors import ConfigurationError
 from rql_lightning.export.laws import alone
 from rql_lightning.export.stable_baselines3 import boltzmann_temperature
+from rql_lightning.loading import GIVEN
 from rql_lightning.policies import Categorical, Policy, SquashedNormal
 from rql_lightning.reporting.html.run import ORIGIN, summaries
 from rql_lightning.reporting.tables import results_rows
@@ -164,6 +165,8 @@ def _use(policy: Policy, target: Path) -> Iterator[str]:
         yield "The critics are untrained: the model acts, but is no start for further training."
     else:
         yield "The file holds numbers and a description; no code is executed when it is loaded."
+        if policy.prior is not None and policy.prior.describe()["kind"] in GIVEN:
+            yield f"Its prior is code, which no file holds: `load_policy({target.name!r}, prior=…)`."
 
 
 def _parameters(policy: Policy) -> str:

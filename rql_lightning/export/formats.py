@@ -14,7 +14,7 @@ from rql_lightning.checkpoints import SAFETENSORS, archive, read_checkpoint, rep
 from rql_lightning.errors import ConfigurationError, OutputError, require
 from rql_lightning.export import graphs
 from rql_lightning.export.card import card
-from rql_lightning.export.laws import UnsupportedFormatError, alone, untraceable
+from rql_lightning.export.laws import UnsupportedFormatError, alone, on_cpu, untraceable
 from rql_lightning.export.stable_baselines3 import model_zip
 from rql_lightning.loading import KINDS, CheckpointPrior, load_policy
 from rql_lightning.policies import Policy
@@ -46,8 +46,14 @@ def export_policy(
     target = Path(target)
     expected = "a file that ends in " + ", ".join(FORMATS)
     require(target.suffix in FORMATS, "target", str(target), expected)
+    require(
+        isinstance(policy, Policy | str | Path),
+        "policy",
+        type(policy).__name__,
+        "a policy, the path of a checkpoint or a name",
+    )
     source = None if isinstance(policy, Policy) else resolve(policy)
-    found = policy if isinstance(policy, Policy) else load_policy(policy)
+    found = on_cpu(policy) if isinstance(policy, Policy) else load_policy(policy)
     found = found.policy if isinstance(found, CheckpointPrior) else found
     known = {"task": found.task, "policy": found.describe()}
     about = known if source is None else read_checkpoint(source)["rql_lightning"]

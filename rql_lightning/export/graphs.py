@@ -39,7 +39,7 @@ def program(policy: Policy) -> ExportedProgram:
     example, sizes = observations(policy, 2), {INPUT: {0: Dim("batch", min=1)}}
     try:
         with torch.no_grad(), _quiet():
-            traced = torch.export.export(Law(policy).eval(), (example,), dynamic_shapes=sizes)
+            traced = torch.export.export(Law(policy), (example,), dynamic_shapes=sizes)
     except Exception as error:  # a module of the user's may do anything
         reason = textwrap.shorten(str(error), 240, placeholder=" …") or type(error).__name__
         raise _refusal(f"what PyTorch cannot trace ({reason})", "operations on tensors alone") from error

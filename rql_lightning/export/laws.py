@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from rql_lightning.errors import ConfigurationError
 from rql_lightning.loading import CheckpointPrior, build_policy
 from rql_lightning.policies import Flow, NetworkPolicy, Policy, Samples
-from rql_lightning.priors import FunctionPrior
+from rql_lightning.priors import FunctionPrior, SamplerPrior
 from rql_lightning.spaces import observation_scale
 
 ROWS = 64
@@ -39,6 +40,12 @@ class Law(nn.Module):
         return self.policy.mode(parameters), parameters
 
 
+def on_cpu(policy: Policy) -> Policy:
+    """Return the policy itself, or a copy on the CPU of a policy on another device."""
+    tensors = [*policy.parameters(), *policy.buffers()]
+    return policy if all(each.device.type == "cpu" for each in tensors) else copy.deepcopy(policy).cpu()
+
+
 def alone(policy: Policy) -> Policy:
     """Return the policy without what its law does not depend on: the prior of an actor, or the wrapper of a prior."""
     if isinstance(policy, CheckpointPrior):
@@ -57,7 +64,7 @@ def untraceable(policy: Policy) -> str | None:
     Args:
         policy: A policy, as :func:`alone` returns it.
     """
-    if isinstance(policy, FunctionPrior):
+    if isinstance(policy, FunctionPrior | SamplerPrior):
         return f"the function {policy.name}, which is code"
     if not policy.can_act:
         return f"a {type(policy.family).__name__}, which has no actions"
@@ -86,7 +93,10 @@ def check_same_law(policy: Policy, exported: Callable[[Tensor], Sequence[Tensor]
         UnsupportedFormatError: If actions or parameters differ by more than rounding.
     """
     rows = observations(policy)
-    for name, ours, theirs in zip(("actions", "parameters"), Law(policy)(rows), exported(rows), strict=True):
+    (action, parameters), (their_action, their_parameters) = Law(policy)(rows), exported(rows)
+    if policy.bounds is None:  # rounding may choose another of several most probable actions
+        action, their_action = (parameters.gather(-1, each.unsqueeze(-1)) for each in (action, their_action))
+    for name, ours, theirs in (("actions", action, their_action), ("parameters", parameters, their_parameters)):
         difference = ((theirs.double() - ours.double()).abs() / (1.0 + ours.double().abs())).max()
         if not bool(difference <= TOLERANCE):
             raise UnsupportedFormatError(

@@ -10,14 +10,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from exported_policies import BOUNDED, BOUNDS, POLICIES, actor, fitted, observations, soft_q, wrapped
+from exported_policies import BOUNDED, BOUNDS, CARTPOLE, POLICIES, actor, fitted, observations, soft_q, wrapped
+from sb3_models import make
 
 from rql_lightning import load_policy
 from rql_lightning.checkpoints import read_checkpoint
 from rql_lightning.errors import CheckpointError, ConfigurationError, OutputError
 from rql_lightning.export import FORMATS, export_policy
 from rql_lightning.loading import CheckpointPrior
-from rql_lightning.priors import FunctionPrior, SamplerPrior
+from rql_lightning.policies import Policy, ResampledPolicy
+from rql_lightning.priors import FunctionPrior, ObservationStatistics, SamplerPrior, StableBaselines3Prior
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -32,13 +34,19 @@ def function_prior() -> FunctionPrior:
     return prior
 
 
-def sampler() -> SamplerPrior:
-    def sample(observation, count):
-        return torch.zeros(len(observation), count, 2)
+def first(observation):
+    return torch.zeros(len(observation), dtype=torch.int64)
 
-    prior = SamplerPrior(sample)
-    prior.attach(BOUNDED, BOUNDS.action_space)
+
+def sampler(observations: gym.Space, actions: gym.Space) -> SamplerPrior:
+    prior = SamplerPrior(first)
+    prior.attach(observations, actions)
     return prior
+
+
+def resampled() -> Policy:
+    prior = sampler(BOUNDED, BOUNDS.action_space)
+    return ResampledPolicy(BOUNDED, BOUNDS.action_space, [8], 0.5, prior)
 
 
 def check_outputs(policy, action, parameters, rows) -> None:
@@ -63,6 +71,18 @@ def test_programs_of_torch_export(name, tmp_path):
     extra = {"rql_lightning.json": ""}
     torch.export.load(tmp_path / "policy.pt2", extra_files=extra)
     assert json.loads(extra["rql_lightning.json"])["policy"]["kind"] == type(policy).__name__
+
+
+@pytest.mark.parametrize("kind", ["qrdqn", "ppo_box", "sac_gsde"])
+def test_models_of_stable_baselines3_as_programs(kind, tmp_path):
+    """Their observations are normalised and clipped, which is inside of the program."""
+    make(kind).save(tmp_path / "model.zip")
+    statistics = ObservationStatistics([0.5, -1.0] * 3, [0.25, 2.0] * 3, clip=1.0)
+    temperature = 0.5 if kind == "qrdqn" else None
+    prior = StableBaselines3Prior(str(tmp_path / "model.zip"), temperature, vec_normalize=statistics)
+    program = torch.export.load(export_policy(prior, tmp_path / "policy.pt2")).module()
+    rows = observations(prior)
+    check_outputs(prior, *program(torch.from_numpy(rows)), rows)
 
 
 @pytest.mark.parametrize("name", ["residual_soft_q", "parking", "rows", "mixture"])
@@ -147,7 +167,13 @@ def test_damaged_archives_are_refused(damage, tmp_path):
     [
         (lambda: soft_q(function_prior(), [8]), "the function test_export.half, which is code", ".safetensors, .ckpt"),
         (lambda: fitted("flow"), "the law Flow", ".safetensors, .ckpt"),
-        (sampler, "the law Samples", "no format"),
+        (lambda: sampler(BOUNDED, BOUNDS.action_space), "the function test_export.first, which is code", "no format"),
+        (
+            lambda: soft_q(sampler(BOUNDED, gym.spaces.Discrete(2)), [8]),
+            "the function test_export.first, which is code",
+            ".safetensors, .ckpt",
+        ),
+        (resampled, "the law Resampled", ".safetensors, .ckpt"),
     ],
 )
 def test_what_a_graph_cannot_hold_is_refused_with_what_can(policy, found, instead, suffix, tmp_path):
@@ -177,9 +203,34 @@ def test_a_prior_alone_is_no_checkpoint_of_this_library(tmp_path):
     assert torch.export.load(export_policy(POLICIES["module_prior"]().prior, tmp_path / "policy.pt2"))
 
 
+def test_equally_probable_actions_are_no_difference(tmp_path):
+    """Of a policy that does not depend on the state, and whose actions differ by less than rounding."""
+    policy = soft_q(None, [8])
+    last = policy.q_network[-1]
+    last.weight.zero_()
+    last.bias.copy_(torch.tensor([1.0, 1.0 + 1e-7, 1.0]))
+    program = torch.export.load(export_policy(policy, tmp_path / "policy.pt2")).module()
+    assert policy.act(observations(policy)).shape == program(torch.from_numpy(observations(policy)))[0].shape
+
+
+def test_the_policy_of_a_running_training_is_left_as_it_is(tmp_path):
+    policy = soft_q(CheckpointPrior(CARTPOLE), [8]).train().requires_grad_(True)
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    for suffix in (".pt2", ".zip", ".ckpt"):
+        export_policy(policy, tmp_path / f"policy{suffix}")
+    assert policy.training and all(each.requires_grad for each in policy.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())
+
+
 def test_the_wrapper_of_a_checkpoint_is_not_exported(tmp_path):
     policy = soft_q(None, [8])
     assert load_policy(export_policy(wrapped(policy), tmp_path / "policy.ckpt")).describe() == policy.describe()
+
+
+@pytest.mark.parametrize("thing", [3, torch.nn.Linear(1, 1)])
+def test_something_else_is_refused(thing, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"policy: found '(int|Linear)', expected a policy, the path"):
+        export_policy(thing, tmp_path / "policy.ckpt")
 
 
 @pytest.mark.parametrize(("library", "suffix"), [("safetensors", ".safetensors"), ("onnxscript", ".onnx")])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from exported_policies import CARTPOLE, actor, soft_q, wrapped
+from exported_policies import CARTPOLE, actor, module_prior, soft_q, wrapped
 
 from rql_lightning.errors import ConfigurationError
 from rql_lightning.export import export_policy
@@ -118,6 +118,13 @@ def test_a_q_network_says_its_temperature(tmp_path):
     text = card_of(soft_q(None, [8]), tmp_path / "policy.zip")
     assert "DQN.load('policy.zip')" in text and "StableBaselines3Prior('policy.zip', temperature=0.4)" in text
     assert "critics are untrained" in card_of(actor(), tmp_path / "actor.zip")
+
+
+def test_a_prior_that_is_code_is_said_to_be_given(tmp_path):
+    text = card_of(soft_q(module_prior(), [8]), tmp_path / "policy.ckpt")
+    assert "`load_policy('policy.ckpt', prior=…)`" in text and "prior=…" not in card_of(
+        actor(), tmp_path / "actor.ckpt"
+    )
 
 
 @pytest.mark.parametrize("name", ["hparams.yaml", "run.json", "metrics.json"])
