@@ -50,12 +50,17 @@ def card(policy: Policy, about: Mapping[str, Any], target: Path, run: Path | Non
     Raises:
         ConfigurationError: If a file of the run cannot be read; names it.
     """
-    settings, origin = _read(run, "hparams.yaml"), _read(run, ORIGIN)
-    facts = {**_of_policy(policy), **_of_run(about, settings, _read(run, "config.yaml"), origin)}
+    settings, config, origin = (_read(run, name) for name in ("hparams.yaml", "config.yaml", ORIGIN))
+    try:
+        facts = {**_of_policy(policy), **_of_run(about, settings, config, origin)}
+        evaluation = [] if run is None else _evaluation(run, about, origin.get("metric"))
+    except (AttributeError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigurationError(
+            f"{run}: found files with other content ({reason}), expected those of a run"
+        ) from error
     table = [f"| {name} | {_cell(value)} |" for name, value in facts.items() if value is not None]
-    lines = [f"# {target.name}", "", _introduction(policy), "", "| | |", "|---|---|", *table, ""]
-    if run is not None:
-        lines += _evaluation(run, about, origin.get("metric"))
+    lines = [f"# {target.name}", "", _introduction(policy), "", "| | |", "|---|---|", *table, "", *evaluation]
     return "\n".join([*lines, "## Use", "", *_use(policy, target), ""])
 
 
@@ -116,7 +121,7 @@ def _of_run(
         "algorithm": about.get("algorithm", settings.get("model/class")),
         "frames": about.get("frames"),
         "updates": about.get("updates"),
-        "seed": settings.get("seed"),
+        "seed": str(settings["seed"]) if "seed" in settings else None,
         "command": fit.get("command"),
         "versions": versions or None,
         "commit": fit.get("commit"),

@@ -11,10 +11,10 @@ import torch
 
 from rql_lightning.callbacks.run_folder import writing
 from rql_lightning.checkpoints import SAFETENSORS, archive, read_checkpoint, replacing, resolve
-from rql_lightning.errors import ConfigurationError, OutputError, require
+from rql_lightning.errors import OutputError, UnsupportedFormatError, require
 from rql_lightning.export import graphs
 from rql_lightning.export.card import card
-from rql_lightning.export.laws import UnsupportedFormatError, alone, on_cpu, untraceable
+from rql_lightning.export.laws import alone, on_cpu, untraceable
 from rql_lightning.export.stable_baselines3 import model_zip
 from rql_lightning.loading import KINDS, CheckpointPrior, load_policy
 from rql_lightning.policies import Policy
@@ -39,19 +39,15 @@ def export_policy(
         Path of the new file.
 
     Raises:
-        ConfigurationError: If the suffix is unknown, the format cannot hold the policy, or its library is missing.
+        UnsupportedFormatError: If the format cannot hold the policy; names those that can.
+        ConfigurationError: If the suffix is unknown, a library is missing, or a file of the run is damaged.
         CheckpointError: If ``policy`` is a path or name of no policy.
         OutputError: If a file exists already or cannot be written.
     """
     target = Path(target)
-    expected = "a file that ends in " + ", ".join(FORMATS)
-    require(target.suffix in FORMATS, "target", str(target), expected)
-    require(
-        isinstance(policy, Policy | str | Path),
-        "policy",
-        type(policy).__name__,
-        "a policy, the path of a checkpoint or a name",
-    )
+    require(target.suffix in FORMATS, "target", str(target), f"a file that ends in {', '.join(FORMATS)}")
+    given, expected = type(policy).__name__, "a policy, the path of a checkpoint or the name of a shipped policy"
+    require(isinstance(policy, Policy | str | Path), "policy", given, expected)
     source = None if isinstance(policy, Policy) else resolve(policy)
     found = on_cpu(policy) if isinstance(policy, Policy) else load_policy(policy)
     found = found.policy if isinstance(found, CheckpointPrior) else found
@@ -71,7 +67,7 @@ def _encoded(policy: Policy, about: dict[str, Any], suffix: str) -> bytes:
     """Return the content of the file.
 
     Raises:
-        ConfigurationError: If the format cannot hold the policy; names those that can.
+        UnsupportedFormatError: If the format cannot hold the policy; names those that can.
     """
     try:
         return FORMATS[suffix](policy, about)
@@ -80,7 +76,7 @@ def _encoded(policy: Policy, about: dict[str, Any], suffix: str) -> bytes:
         instead = [".onnx", ".pt2"] if untraceable(bare) is None else []
         instead += [".safetensors", ".ckpt"] if bare.describe()["kind"] in KINDS else []
         others = [each for each in instead if each != suffix] or ["no format"]
-        raise ConfigurationError(f"{error}; {', '.join(others)} can hold the policy") from error
+        raise UnsupportedFormatError(f"{error}; {', '.join(others)} can hold the policy") from error
 
 
 def _weights(policy: Policy, about: dict[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from rql_lightning.checkpoints import to_json
-from rql_lightning.errors import ConfigurationError
-from rql_lightning.export.laws import Law, UnsupportedFormatError, alone, check_same_law, observations, untraceable
+from rql_lightning.errors import ConfigurationError, UnsupportedFormatError
+from rql_lightning.export.laws import Law, alone, check_same_law, observations, untraceable
 from rql_lightning.policies import Policy
 
 INPUT, OUTPUTS = "observation", ["action", "parameters"]

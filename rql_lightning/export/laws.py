@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from rql_lightning.errors import ConfigurationError
-from rql_lightning.loading import CheckpointPrior, build_policy
+from rql_lightning.errors import UnsupportedFormatError
+from rql_lightning.loading import KINDS, CheckpointPrior, build_policy
 from rql_lightning.policies import Flow, NetworkPolicy, Policy, Samples
 from rql_lightning.priors import FunctionPrior, SamplerPrior
 from rql_lightning.spaces import observation_scale
@@ -17,10 +17,6 @@ from rql_lightning.spaces import observation_scale
 ROWS = 64
 TOLERANCE = 1e-4
 """Largest difference, relative to 1 + |value|, of an output that is taken for rounding."""
-
-
-class UnsupportedFormatError(ConfigurationError):
-    """A format cannot hold a policy, and perhaps another can."""
 
 
 class Law(nn.Module):
@@ -50,7 +46,7 @@ def alone(policy: Policy) -> Policy:
     """Return the policy without what its law does not depend on: the prior of an actor, or the wrapper of a prior."""
     if isinstance(policy, CheckpointPrior):
         return alone(policy.policy)
-    if not isinstance(policy, NetworkPolicy) or policy.prior is None:
+    if not isinstance(policy, NetworkPolicy) or policy.prior is None or type(policy).__name__ not in KINDS:
         return policy
     actor = build_policy({**policy.describe(), "prior": None})
     weights = {name: value for name, value in policy.state_dict().items() if not name.startswith("prior.")}
@@ -101,5 +97,5 @@ def check_same_law(policy: Policy, exported: Callable[[Tensor], Sequence[Tensor]
         if not bool(difference <= TOLERANCE):
             raise UnsupportedFormatError(
                 f"{what}: found {name} that differ from the policy's by {float(difference):.2g} of their size, "
-                f"expected at most {TOLERANCE:g}: in this format, the numbers are too large for float32"
+                f"expected at most {TOLERANCE:g} (its numbers are too large for float32 here, or it draws random ones)"
             )

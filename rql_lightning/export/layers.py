@@ -1,11 +1,9 @@
 """Networks of linear layers with ReLUs in between, as numbers: combined into one that computes the same.
 
-All of it is in float64, so that the combination rounds no more than once, when it is converted to float32.
+All of it is in float64, so that numbers are rounded once, when the combination becomes float32.
 """
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +26,8 @@ def layers_of(network: nn.Module) -> Layers | None:
     kinds = [nn.Linear, nn.ReLU] * (len(parts) // 2) + [nn.Linear]
     if [type(part) for part in parts] != kinds:
         return None
-    return [(part.weight.detach().double(), part.bias.detach().double()) for part in parts[::2]]  # type: ignore
+    linear = [part for part in parts if isinstance(part, nn.Linear)]
+    return [(part.weight.detach().double(), part.bias.detach().double()) for part in linear]
 
 
 def after_encoder(encoder: Encoder, layers: Layers) -> Layers:
@@ -56,20 +55,15 @@ def centred(layers: Layers) -> Layers:
 def added(first: Layers, second: Layers) -> Layers:
     """Return layers whose outputs are the sum of those of two networks of the same inputs, which run side by side."""
     depth = max(len(first), len(second))
-    pairs = list(zip(_deepened(first, depth), _deepened(second, depth), strict=True))
+    first, second = _deepened(first, depth), _deepened(second, depth)
+    (weight, bias), (other_weight, other_bias) = first[-1], second[-1]
     if depth == 1:
-        return [(sum(weight for weight, _ in pairs[0]), sum(bias for _, bias in pairs[0]))]  # type: ignore
-    result = []
-    for index, ((weight, bias), (other_weight, other_bias)) in enumerate(pairs):
-        if index == 0:
-            joint = torch.cat([weight, other_weight])
-        elif index < depth - 1:
-            joint = torch.block_diag(weight, other_weight)
-        else:
-            result.append((torch.cat([weight, other_weight], dim=1), bias + other_bias))
-            break
-        result.append((joint, torch.cat([bias, other_bias])))
-    return result
+        return [(weight + other_weight, bias + other_bias)]
+    weights = [torch.block_diag(one[0], other[0]) for one, other in zip(first[:-1], second[:-1], strict=True)]
+    weights[0] = torch.cat([first[0][0], second[0][0]])
+    biases = [torch.cat([one[1], other[1]]) for one, other in zip(first[:-1], second[:-1], strict=True)]
+    last = (torch.cat([weight, other_weight], dim=1), bias + other_bias)
+    return [*zip(weights, biases, strict=True), last]
 
 
 def _deepened(layers: Layers, depth: int) -> Layers:
@@ -111,5 +105,4 @@ def with_floor(layers: Layers, floor: float) -> tuple[Layers, Layer, Layer]:
 
 def widths(layers: Layers) -> list[int]:
     """Return the width of each layer's output."""
-    assert all(len(bias) == after.shape[1] for (_, bias), (after, _) in pairwise(layers)), "layers that fit"
     return [len(bias) for _, bias in layers]

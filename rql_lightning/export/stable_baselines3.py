@@ -9,8 +9,8 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from rql_lightning.errors import ConfigurationError
-from rql_lightning.export.laws import UnsupportedFormatError, alone, check_same_law
+from rql_lightning.errors import ConfigurationError, UnsupportedFormatError
+from rql_lightning.export.laws import alone, check_same_law
 from rql_lightning.export.layers import Layers, added, after_encoder, centred, layers_of, scaled, widths, with_floor
 from rql_lightning.policies import Encoder, NetworkPolicy, Policy, SoftQPolicy, SquashedNormal
 from rql_lightning.policies.families import LOG_SCALE_RANGE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import zipfile
 
 import gymnasium as gym
 import numpy as np
@@ -15,10 +14,10 @@ from sb3_models import make
 
 from rql_lightning import load_policy
 from rql_lightning.checkpoints import read_checkpoint
-from rql_lightning.errors import CheckpointError, ConfigurationError, OutputError
-from rql_lightning.export import FORMATS, export_policy
+from rql_lightning.errors import CheckpointError, ConfigurationError, OutputError, UnsupportedFormatError
+from rql_lightning.export import export_policy
 from rql_lightning.loading import CheckpointPrior
-from rql_lightning.policies import Policy, ResampledPolicy
+from rql_lightning.policies import NetworkPolicy, Policy, ResampledPolicy
 from rql_lightning.priors import FunctionPrior, ObservationStatistics, SamplerPrior, StableBaselines3Prior
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -85,7 +84,10 @@ def test_models_of_stable_baselines3_as_programs(kind, tmp_path):
     check_outputs(prior, *program(torch.from_numpy(rows)), rows)
 
 
-@pytest.mark.parametrize("name", ["residual_soft_q", "parking", "rows", "mixture"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("rows", "mixture")]
+
+
+@pytest.mark.parametrize("name", ["residual_soft_q", "parking", *SLOW])
 def test_onnx_in_another_runtime(name, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     policy = POLICIES[name]()
@@ -203,6 +205,18 @@ def test_a_prior_alone_is_no_checkpoint_of_this_library(tmp_path):
     assert torch.export.load(export_policy(POLICIES["module_prior"]().prior, tmp_path / "policy.pt2"))
 
 
+def test_a_class_of_the_users_goes_to_graphs_alone(tmp_path):
+    class Mine(NetworkPolicy):
+        pass
+
+    policy = Mine(BOUNDED, BOUNDS.action_space, [8], prior=wrapped(actor())).eval().requires_grad_(False)
+    rows = observations(policy)
+    program = torch.export.load(export_policy(policy, tmp_path / "policy.pt2")).module()
+    check_outputs(policy, *program(torch.from_numpy(rows)), rows)
+    with pytest.raises(UnsupportedFormatError, match=r"found a Mine, expected one of .*; \.onnx, \.pt2 can hold"):
+        export_policy(policy, tmp_path / "policy.safetensors")
+
+
 def test_equally_probable_actions_are_no_difference(tmp_path):
     """Of a policy that does not depend on the state, and whose actions differ by less than rounding."""
     policy = soft_q(None, [8])
@@ -254,13 +268,3 @@ def test_existing_files_are_kept_unless_forced(old, tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(old, "old")]
     assert load_policy(export_policy(soft_q(None, [8]), tmp_path / "policy.ckpt", force=True))
     assert (tmp_path / "policy.ckpt.md").read_text().startswith("# policy.ckpt\n")
-
-
-def test_every_format_is_written_with_a_card(tmp_path):
-    for library in ("onnxscript", "safetensors"):
-        pytest.importorskip(library)
-    for suffix in FORMATS:
-        export_policy(soft_q(None, [8]), tmp_path / f"policy{suffix}")
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {f"policy{suffix}{end}" for suffix in FORMATS for end in ("", ".md")}
-    assert zipfile.is_zipfile(tmp_path / "policy.zip")

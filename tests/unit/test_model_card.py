@@ -135,3 +135,18 @@ def test_a_damaged_file_of_the_run_is_named(name, text, tmp_path):
     with pytest.raises(ConfigurationError, match=name):
         export_policy(run / "checkpoints/last.ckpt", tmp_path / "policy.ckpt")
     assert not (tmp_path / "policy.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("run.json", '{"stages": 3}'),
+        ("config.yaml", "data: 5"),
+        ("metrics.json", '{"success_rate": {}, "frames": 1024}'),
+    ],
+)
+def test_a_file_of_something_else_is_refused(name, text, tmp_path):
+    run = run_in(tmp_path / "run")
+    (run / name).write_text(text)
+    with pytest.raises(ConfigurationError, match="run: found files with other content"):
+        export_policy(run / "checkpoints/last.ckpt", tmp_path / "policy.ckpt")
