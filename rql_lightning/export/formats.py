@@ -75,7 +75,8 @@ def _encoded(policy: Policy, about: dict[str, Any], suffix: str) -> bytes:
         bare = alone(policy)
         instead = [".onnx", ".pt2"] if untraceable(bare) is None else []
         instead += [".safetensors", ".ckpt"] if bare.describe()["kind"] in KINDS else []
-        others = [each for each in instead if each != suffix] or ["no format"]
+        refused = str(error).partition(")")[0]  # such as "a graph of operations (.pt2, .onnx"
+        others = [each for each in instead if each not in refused] or ["no format"]
         raise UnsupportedFormatError(f"{error}; {', '.join(others)} can hold the policy") from error
 
 

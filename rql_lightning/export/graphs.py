@@ -41,8 +41,7 @@ def program(policy: Policy) -> ExportedProgram:
         with torch.no_grad(), _quiet():
             traced = torch.export.export(Law(policy), (example,), dynamic_shapes=sizes)
     except Exception as error:  # a module of the user's may do anything
-        reason = textwrap.shorten(str(error), 240, placeholder=" …") or type(error).__name__
-        raise _refusal(f"what PyTorch cannot trace ({reason})", "operations on tensors alone") from error
+        raise _refusal(f"what PyTorch cannot trace ({_reason(error)})", "operations on tensors alone") from error
     check_same_law(policy, traced.module(), "a traced policy (.pt2, .onnx)")
     return traced
 
@@ -93,10 +92,19 @@ def onnx(policy: Policy, about: dict[str, Any]) -> bytes:
 
 
 def _translated(program: ExportedProgram) -> Any:
-    """Return a program as an ONNX model."""
+    """Return a program as an ONNX model.
+
+    Raises:
+        UnsupportedFormatError: If an operation has no counterpart in ONNX.
+    """
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": OUTPUTS}
-    with _quiet():
-        exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+    try:
+        with _quiet():
+            exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+    except Exception as error:  # several types, by the stage that fails
+        raise UnsupportedFormatError(
+            f"an ONNX model (.onnx): found what ONNX does not have ({_reason(error)}), expected its operations alone"
+        ) from error
     assert exported is not None
     return exported.model_proto
 
@@ -115,6 +123,10 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    return textwrap.shorten(str(error), 240, placeholder=" …") or type(error).__name__
 
 
 def _refusal(found: str, expected: str) -> UnsupportedFormatError:

@@ -195,8 +195,22 @@ def test_a_prior_that_cannot_be_traced_is_refused(tmp_path):
 
     prior = POLICIES["module_prior"]().prior
     prior.module = Looks()
-    with pytest.raises(ConfigurationError, match="found what PyTorch cannot trace"):
+    with pytest.raises(ConfigurationError, match=r"found what PyTorch cannot trace .*; no format can hold"):
         export_policy(prior, tmp_path / "policy.pt2")
+
+
+def test_an_operation_that_onnx_does_not_have_is_refused(tmp_path):
+    pytest.importorskip("onnxscript")
+
+    class Rare(torch.nn.Module):
+        def forward(self, rows):
+            return torch.special.bessel_j0(rows)
+
+    prior = POLICIES["module_prior"]().prior
+    prior.module = Rare()
+    with pytest.raises(UnsupportedFormatError, match=r"found what ONNX does not have .*; \.pt2 can hold"):
+        export_policy(prior, tmp_path / "policy.onnx")
+    assert torch.export.load(export_policy(prior, tmp_path / "policy.pt2"))
 
 
 def test_a_prior_alone_is_no_checkpoint_of_this_library(tmp_path):
