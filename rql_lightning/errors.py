@@ -14,6 +14,10 @@ class ConfigurationError(RqlError, ValueError):
     """A value in a config, on the command line or in a constructor is invalid."""
 
 
+class UnsupportedFormatError(ConfigurationError):
+    """A format of files cannot hold a policy; the message names those that can."""
+
+
 class CheckpointError(RqlError, ValueError):
     """A checkpoint is missing, damaged, or does not fit the config."""
 

@@ -78,12 +78,13 @@ def with_encoders(weights: dict[str, Tensor], description: dict[str, Any], prefi
 
 
 def load_policy(path_or_name: str | Path, prior: Prior | None = None) -> Policy:
-    """Load the policy of a checkpoint of this project.
+    """Load the policy of a checkpoint of this project, or of an archive that :mod:`rql_lightning.export` wrote.
 
-    The file is read with ``weights_only=True``, so no code in it is executed.
+    The file is read with ``weights_only=True``, or as safetensors, so no code in it is executed.
 
     Args:
-        path_or_name: Path of a checkpoint, or name of a shipped policy, such as ``pretrained:cartpole-rl``.
+        path_or_name: Path of a checkpoint or of a ``.safetensors`` file, or name of a shipped policy, such as
+            ``pretrained:cartpole-rl``.
         prior: Prior of a policy that customises a function or a module, such as
             :class:`~rql_lightning.priors.FunctionPrior`; weights of a module are those of the file.
 
@@ -92,6 +93,7 @@ def load_policy(path_or_name: str | Path, prior: Prior | None = None) -> Policy:
 
     Raises:
         CheckpointError: If the file is missing, damaged or not a checkpoint of this project.
+        ConfigurationError: If it is a ``.safetensors`` file and that library is not installed.
     """
     path = resolve(path_or_name)
     checkpoint = read_checkpoint(path)

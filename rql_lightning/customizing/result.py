@@ -11,13 +11,15 @@ from typing import Any
 from rich.table import Table
 
 from rql_lightning.callbacks.run_folder import writing
-from rql_lightning.customizing.given import LAST
-from rql_lightning.errors import OutputError
+from rql_lightning.errors import OutputError, require
+from rql_lightning.export import export_policy
 from rql_lightning.policies import Policy
 from rql_lightning.priors import Prior
 from rql_lightning.reporting.console import console
 from rql_lightning.reporting.tables import results_table
-from rql_lightning.reproduce.export import export_policy
+
+READ = (".ckpt", ".safetensors")
+"""Suffixes of the files that ``load_policy`` reads."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,33 @@ class Customized:
             shutil.copyfile(source, target)
         return target
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, force: bool = False) -> Path:
         """Write the policy, with its prior, to a file that :func:`rql_lightning.load_policy` reads.
 
         The file of a policy whose prior is a function or a module holds its name, and is read with ``prior=…``.
 
         Args:
-            path: Path of the file.
+            path: Path of the file, which ends in ``.ckpt`` or ``.safetensors``.
+            force: Whether to replace existing files.
 
         Raises:
-            OutputError: If the file cannot be written.
+            ConfigurationError: If the suffix is another.
+            OutputError: If the file exists already or cannot be written.
         """
-        export_policy(self.folder / LAST, Path(path), self.prior)
-        return Path(path)
+        expected = f"a file that ends in {' or '.join(READ)}; export writes other formats"
+        require(Path(path).suffix in READ, "path", str(path), expected)
+        return self.export(path, force)
+
+    def export(self, path: str | Path, force: bool = False) -> Path:
+        """Write the policy to a file in the format of its suffix, and a model card beside it.
+
+        Args:
+            path: Path of the file (:func:`rql_lightning.export.export_policy`).
+            force: Whether to replace existing files.
+
+        Raises:
+            UnsupportedFormatError: If the format cannot hold the policy; names those that can.
+            ConfigurationError: If the suffix is unknown, or a library is missing.
+            OutputError: If a file exists already or cannot be written.
+        """
+        return export_policy(self.policy, path, self.folder, force)

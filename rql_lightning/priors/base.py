@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any, Self
 
 import gymnasium as gym
+import torch
 from torch import Tensor
 
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError
@@ -69,11 +70,13 @@ class Prior(Policy):
         return EnvironmentContractError(f"{self.origin()}, {what}: found {found}, expected {expected}")
 
     def require_finite(self, what: str, values: Tensor) -> None:
-        """Refuse outputs ``[..., P]`` with NaN or infinity.
+        """Refuse outputs ``[..., P]`` with NaN or infinity; not while PyTorch traces a graph, which holds no errors.
 
         Raises:
             EnvironmentContractError: If a number is not finite; names the first such row.
         """
+        if torch.compiler.is_compiling():
+            return
         finite = values.isfinite().reshape(-1, values.shape[-1]).all(dim=-1)
         if not bool(finite.all()):
             row = values.reshape(-1, values.shape[-1])[int(finite.long().argmin())]

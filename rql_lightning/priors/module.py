@@ -149,11 +149,11 @@ class ModulePrior(Prior):
         batch, rows = observation.shape[: observation.dim() - len(shape)], observation.reshape(-1, *shape)
         output = self._output(rows)
         if self.bounds is None:
-            logits = self.outputs.logits(output, len(rows), self.family.size)
+            logits = self.outputs.logits(output, rows.shape[0], self.family.size)
             self.require_finite("logits" if self.distribution_name == "categorical" else "Q-values", logits)
             divisor = float(self.temperature or 1.0) if self.distribution_name == "boltzmann" else 1.0
             return (logits / divisor).log_softmax(dim=-1).reshape(*batch, -1)
-        pair = self.outputs.location_and_log_scale(output, len(rows), tuple(self.bounds.shape))
+        pair = self.outputs.location_and_log_scale(output, rows.shape[0], tuple(self.bounds.shape))
         if self.distribution_name == "normal":
             pair = self.bounds.normal_from_environment(*pair)
         parameters = torch.cat([each.flatten(start_dim=1) for each in pair], dim=-1)

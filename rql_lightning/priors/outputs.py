@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -104,7 +105,7 @@ class Outputs:
     def _shaped(self, what: str, values: Tensor, rows: int, shape: tuple[int, ...]) -> Tensor:
         """Return values as ``[N, *shape]``: flat ones are unflattened, a scale without a batch is repeated."""
         wanted = (rows, *shape)
-        if values.numel() == torch.Size(wanted).numel():
+        if values.numel() == math.prod(wanted):
             return values.float().reshape(wanted)
         if what != "location" and values.numel() in (1, torch.Size(shape).numel()):
             return values.float().reshape(shape if values.numel() > 1 else ()).expand(wanted)

@@ -17,7 +17,8 @@ from PIL import Image
 
 from rql_lightning import load_policy
 from rql_lightning.checkpoints import read_checkpoint
-from rql_lightning.reproduce import demo, export, sweep
+from rql_lightning.export.__main__ import main as export
+from rql_lightning.reproduce import demo, sweep
 from rql_lightning.reproduce.jobs import locked
 from rql_lightning.train import main
 
@@ -131,18 +132,23 @@ def test_two_sweeps_in_one_folder_are_refused(small, tmp_path, capsys):
     assert "found another command that runs a plan here" in message
 
 
-def test_an_exported_policy_is_the_policy(among_finished_runs, tmp_path, monkeypatch, capsys):
-    run, target = among_finished_runs, tmp_path / "alone" / "policy.ckpt"
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_an_exported_policy_is_the_policy(suffix, among_finished_runs, tmp_path, monkeypatch, capsys):
+    run, target = among_finished_runs, tmp_path / "alone" / f"policy{suffix}"
     monkeypatch.setattr(sys, "argv", ["export", str(run.checkpoint()), str(target)])
-    export.main()
+    export()
     assert str(target) in capsys.readouterr().out
     assert target.stat().st_size < run.checkpoint().stat().st_size
     observation = torch.randn(20, 4)
     policy, exported = load_policy(run.checkpoint()), load_policy(target)
     assert torch.equal(policy.distribution_parameters(observation), exported.distribution_parameters(observation))
+    version = len(list(run.folder().parent.glob("../exported/*")))
     monkeypatch.setattr(sys, "argv", ["train"])
     run("test", f"--ckpt_path={target}", "--run_name=exported")
-    assert run.metrics()["basic_return_mean"] > 0
+    metrics = json.loads((run.folder(version, what="exported") / "metrics.json").read_text())
+    assert metrics == json.loads((run.folder() / "metrics.json").read_text()) | {
+        "train_seconds": metrics["train_seconds"]
+    }
 
 
 def test_sweep_of_a_config_that_is_not_there(tmp_path, capsys):
@@ -153,13 +159,43 @@ def test_sweep_of_a_config_that_is_not_there(tmp_path, capsys):
 def test_export_to_where_nothing_can_be_written(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setattr(sys, "argv", ["export", "pretrained:cartpole-rl", str(tmp_path / "file" / "policy.ckpt")])
-    assert "policy.ckpt: found 'File exists', expected a file" in refused_by(export.main, capsys)
+    assert "file: found 'File exists', expected a place that can be written" in refused_by(export, capsys)
 
 
-def test_export_of_something_else(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["export", str(tmp_path / "missing.ckpt"), str(tmp_path / "target.ckpt")])
-    assert "missing.ckpt" in refused_by(export.main, capsys)
-    assert not Path(tmp_path / "target.ckpt").exists()
+@pytest.mark.parametrize(
+    ("source", "target", "words", "message"),
+    [
+        ("missing.ckpt", "target.ckpt", [], "missing.ckpt: found no such file"),
+        ("pretrained:cartpole-rl", "target.onx", [], "target.onx', expected a file that ends in .ckpt, .safetensors,"),
+        ("pretrained:parking-rl", "target.zip", [], "found differences to a goal (goal_scales)"),
+        ("pretrained:cartpole-rl", "target.ckpt", ["--run", "nowhere"], "run: found 'nowhere', expected the folder"),
+        ("config.yaml", "target.ckpt", [], "config.yaml: found a damaged or foreign file"),
+        ("config.yaml", "config.yaml", [], "config.yaml', expected a file that ends in"),
+        (
+            "pretrained:cartpole-rl",
+            "old.ckpt",
+            [],
+            "old.ckpt: found a file, expected the path of a new one, or --force",
+        ),
+        (
+            "pretrained:cartpole-rl",
+            "folder.ckpt",
+            ["--force"],
+            "folder.ckpt: found a folder, expected the path of a new",
+        ),
+        ("old.ckpt", "old.ckpt", ["--force"], "old.ckpt: found the checkpoint that is exported"),
+    ],
+)
+def test_export_that_cannot_be(source, target, words, message, tmp_path, monkeypatch, capsys):
+    """Nothing is written, and what there was stays."""
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text("a: file")
+    Path("old.ckpt").write_bytes((ROOT / "rql_lightning/pretrained/cartpole-il.ckpt").read_bytes())
+    Path("folder.ckpt").mkdir()
+    before = {path: path.is_dir() or path.read_bytes() for path in tmp_path.rglob("*")}
+    monkeypatch.setattr(sys, "argv", ["export", source, target, *words])
+    assert message in refused_by(export, capsys)
+    assert {path: path.is_dir() or path.read_bytes() for path in tmp_path.rglob("*")} == before
 
 
 def test_a_prior_is_evaluated_as_it_is_without_a_checkpoint(run):

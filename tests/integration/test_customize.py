@@ -16,6 +16,7 @@ from stable_baselines3 import DQN, PPO, SAC, TD3
 
 import rql_lightning
 from rql_lightning.customizing.command import main
+from rql_lightning.errors import ConfigurationError, OutputError
 from rql_lightning.loading import load_policy
 from rql_lightning.priors import SamplerPrior
 from rql_lightning.train import main as train
@@ -118,6 +119,15 @@ def test_a_wish_without_a_name_in_python(models, tmp_path, own_ids):
     observation = np.zeros((5, 3), np.float32)
     saved = load_policy(result.save(tmp_path / "customised.ckpt"))
     np.testing.assert_array_equal(saved.act(observation), result.policy.act(observation))
+    with pytest.raises(OutputError, match=r"customised\.ckpt: found "):
+        result.save(tmp_path / "customised.ckpt")
+    with pytest.raises(
+        ConfigurationError, match=r"found '.*\.zip', expected a file that ends in .ckpt or .safetensors"
+    ):
+        result.save(tmp_path / "customised.zip")
+    exported = SAC.load(result.export(tmp_path / "customised.zip"), device="cpu")
+    np.testing.assert_allclose(exported.predict(observation, deterministic=True)[0], saved.act(observation), atol=1e-5)
+    assert "Pendulum-v1" in (tmp_path / "customised.zip.md").read_text(encoding="utf-8")
     assert "</html>" in result.report(tmp_path / "report.html").read_text()
 
 

@@ -14,8 +14,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rql_lightning.customizing.command import build_parser
+from rql_lightning.export.__main__ import main as export
 from rql_lightning.loading import load_policy
-from rql_lightning.reproduce import export, sweep
+from rql_lightning.reproduce import sweep
 from rql_lightning.reproduce.__main__ import main as reproduce
 from rql_lightning.reproduce.plan import Plan
 from rql_lightning.train import main
@@ -165,8 +166,11 @@ def test_reproductions_of_the_docs_are_plans(line, tmp_path, monkeypatch, capsys
     assert "jobs" in capsys.readouterr().out
 
 
+EXPORT = "python -m rql_lightning.export "
+
+
 def test_every_command_is_of_a_kind_that_is_tested():
-    tested = ("make ", TRAIN, CUSTOMIZE, SWEEP, "pip install", "source ", "tensorboard ", "python benchmarks/")
+    tested = ("make ", TRAIN, CUSTOMIZE, SWEEP, EXPORT, "pip install", "source ", "tensorboard ", "python benchmarks/")
     tested += ("python -m rql_lightning.reproduce.", "python -m rql_lightning.demonstrations ", REPRODUCE, "torchrun ")
     for page in PAGES:
         for line in commands(page):
@@ -177,13 +181,18 @@ def test_every_command_is_of_a_kind_that_is_tested():
                 assert (ROOT / f"{name}.py").is_file() or (ROOT / name / "__main__.py").is_file(), line
 
 
-def test_export_of_the_docs_runs(finished_runs, tmp_path, monkeypatch):
-    (line,) = [line for line in commands(DOCS / "configs.md") if "reproduce.export" in line]
-    source, target = line.split()[3:]
+EXPORTS = [line for page in PAGES for line in commands(page) if line.startswith(EXPORT)]
+
+
+@pytest.mark.parametrize("line", EXPORTS)
+def test_exports_of_the_docs_run(line, finished_runs, tmp_path, monkeypatch):
+    source, target, *words = shlex.split(line.removeprefix(EXPORT))
     assert source.endswith("checkpoints/last.ckpt")
-    monkeypatch.setattr(sys, "argv", ["export", str(finished_runs.checkpoint()), str(tmp_path / target)])
-    export.main()
-    assert load_policy(tmp_path / target).prior is not None
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["export", str(finished_runs.checkpoint()), target, *words])
+    export()
+    assert (tmp_path / target).stat().st_size > 0
+    assert "## Before and after" in (tmp_path / f"{target}.md").read_text(encoding="utf-8")
 
 
 @EACH_PAGE

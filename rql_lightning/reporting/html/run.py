@@ -50,18 +50,13 @@ def write_run_report(folder: Path) -> Path:
         OSError: If a file cannot be read or written.
     """
     about = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-    prior = _metrics(folder / "prior_metrics.json")
     history = read_history(folder / "learning_curves.json") if (folder / "learning_curves.json").is_file() else []
     pictured = folder / "distribution.json"
-    columns = {
-        "prior": prior,
-        "policy": _metrics(folder / "metrics.json"),
-        "policy, reference environment": _metrics(folder / "reference_metrics.json"),
-    }
+    known = summaries(folder)
+    prior = known.get("prior")
     if about["paper"] is not None:
         task, row = about["paper"]
-        columns["paper"] = paper_row(ENVIRONMENTS[task], row)
-    known = {name: summary for name, summary in columns.items() if summary is not None}
+        known["paper"] = paper_row(ENVIRONMENTS[task], row)
     rows = results_rows(list(known.values()), about["metric"])
     text = render(
         "run.html.j2",
@@ -82,8 +77,21 @@ def write_run_report(folder: Path) -> Path:
     return path
 
 
-def _metrics(path: Path) -> dict[str, Any] | None:
-    return read_metrics(path) if path.is_file() else None
+def summaries(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the last evaluations of a run by name of what was evaluated, those that there are.
+
+    Args:
+        folder: Folder of the run.
+
+    Raises:
+        ConfigurationError: If a file cannot be read.
+    """
+    files = {
+        "prior": folder / "prior_metrics.json",
+        "policy": folder / "metrics.json",
+        "policy, reference environment": folder / "reference_metrics.json",
+    }
+    return {name: read_metrics(path) for name, path in files.items() if path.is_file()}
 
 
 def _stage(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
