@@ -13,7 +13,7 @@ from rql_lightning.priors import Prior
 
 
 class SavedConfig(SaveConfigCallback):
-    """Write the complete config into the run's folder during ``fit``; other commands do not start a new run.
+    """Write the complete config into the run's folder during ``fit``, and in other commands if it has none yet.
 
     Args:
         *args: Arguments of Lightning's callback.
@@ -27,8 +27,9 @@ class SavedConfig(SaveConfigCallback):
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write the config as UTF-8 into the run's folder; Lightning would use the locale and the logger's folder."""
-        if stage == "fit":
-            path, (config, complete) = run_folder(trainer) / "config.yaml", _without_objects(self.config)
+        path = run_folder(trainer) / "config.yaml"
+        if stage == "fit" or not path.exists():
+            config, complete = _without_objects(self.config)
             text = self.parser.dump(config, skip_unset=False, skip_validation=not complete)
             comments = "".join(f"# {line}\n" for line in self.note.splitlines())
             with writing(path):

@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+import yaml
 
 from rql_lightning.evaluation import EpisodeRun
 from rql_lightning.reporting.metrics import read_metrics
@@ -47,6 +48,8 @@ def test_the_same_episodes_on_highway_env_itself(tmp_path, capsys):
     metrics, reference = (json.loads((folder / f"{name}metrics.json").read_text()) for name in ("", "reference_"))
     assert reference["same_episodes"] == reference["episodes"] == 1 and metrics["episodes"] == 2
     assert reference["simulations"] == 20
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    assert config["model"]["init_args"]["simulations"] == 20 and config["data"]["init_args"]["reference"] is True
 
 
 def test_copies_of_another_environment(tmp_path):

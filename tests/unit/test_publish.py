@@ -119,3 +119,14 @@ def test_one_command_at_a_time_adds_to_a_folder(tmp_path):
         assert wait([waiting], timeout=0.5).not_done
         assert not (tmp_path / "published" / "results.csv").exists()
     assert waiting.result().is_file()
+
+
+@pytest.mark.parametrize("table", sorted(Path(__file__).parents[2].glob("docs/results/*/results.csv")), ids=str)
+def test_committed_results_have_their_evidence(table):
+    """A fresh checkout can write the report again, and can tell whether more seeds have the same settings."""
+    found = read_results_csv(table)
+    commands = json.loads((table.parent / "commands.json").read_text(encoding="utf-8"))
+    assert len(found) == sum(map(len, commands.values())) > 0
+    for result in found:
+        config = {"config.yaml"} if " fit " in result.command else set()  # planning is not fitted
+        assert {"metrics.json", "run.json"} | config <= {path.name for path in result.folder.iterdir()}
