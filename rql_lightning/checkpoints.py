@@ -138,6 +138,20 @@ def _unspelled(data: Any) -> Any:
     return float(data) if isinstance(data, str) and data in _SPELLED.values() else data
 
 
+def check_weight(name: str, value: Any, shape: torch.Size) -> None:
+    """Refuse a weight of another shape than described, or that is a view of fewer numbers.
+
+    Raises:
+        CheckpointError: If the value does not fit; names it.
+    """
+    found = getattr(value, "shape", None)
+    if found != shape:
+        text = "none" if found is None else f"shape {tuple(found)}"
+        raise CheckpointError(f"{name}: found {text}, expected shape {tuple(shape)}")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise CheckpointError(f"{name}: found more numbers than are stored, expected shape {tuple(shape)} of its own")
+
+
 def write_atomically(data: Any, path: Path) -> None:
     """Save data by ``torch.save``, as :func:`replacing` writes.
 
