@@ -36,8 +36,8 @@ def resolve(path_or_name: str | Path) -> Path:
             raise CheckpointError(f"checkpoint: found {text!r}, expected one of {names}")
         return path
     path = Path(text)
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
+    if not os.path.isfile(path):  # false for names that no file can have, too
+        found = "a folder" if os.path.isdir(path) else "no such file"
         raise CheckpointError(
             f"checkpoint {text}: found {found}, expected a checkpoint, such as …/checkpoints/last.ckpt"
         )
