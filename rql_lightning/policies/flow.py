@@ -55,7 +55,8 @@ class Flow(Continuous):
             ) from error
         self.size = context
         sizes = {"bins": bins, "transforms": transforms, "hidden_features": hidden_sizes}
-        # zuko derives masks from numbers, of which the meta device has none; a policy there shows its shapes alone.
+        # zuko derives masks from numbers, of which the meta device has none. Sizes are checked there,
+        # and the context's is that of the network's outputs as well.
         on_meta = torch.empty(0).is_meta
         self.module: nn.Module = nn.Module() if on_meta else NSF(dimensions, context, **sizes)
 

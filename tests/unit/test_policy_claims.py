@@ -18,7 +18,7 @@ from rql_lightning.checkpoints import archive
 from rql_lightning.errors import CheckpointError
 from rql_lightning.loading import CheckpointPrior, load_policy
 from rql_lightning.policies import NetworkPolicy, Policy, ResampledPolicy
-from rql_lightning.priors import Prior, SamplerPrior, StableBaselines3Prior
+from rql_lightning.priors import ObservationStatistics, Prior, SamplerPrior, StableBaselines3Prior
 
 HUGE = 10**7
 """A layer from as many numbers to as many takes 400 TB, more than a process can address."""
@@ -152,6 +152,9 @@ def test_numbers_of_a_described_model_of_stable_baselines3_are_checked(key, valu
     make("ppo").save(tmp_path / "model.zip")
     prior = StableBaselines3Prior(str(tmp_path / "model.zip"))
 
+    write(soft_q(prior, [8]), tmp_path / "policy.ckpt", lambda description: None)
+    assert load_policy(tmp_path / "policy.ckpt")
+
     def edit(description):
         described = description["prior"]
         (described["architecture"] if key in ("sizes", "quantiles") else described)[key] = value
@@ -159,3 +162,11 @@ def test_numbers_of_a_described_model_of_stable_baselines3_are_checked(key, valu
     write(soft_q(prior, [8]), tmp_path / "policy.ckpt", edit)
     with pytest.raises(CheckpointError, match=rf"policy\.ckpt: prior .*model\.zip, {key}: found .*, expected "):
         load_policy(tmp_path / "policy.ckpt")
+
+
+def test_a_model_of_stable_baselines3_that_clips_nothing(tmp_path):
+    make("ppo").save(tmp_path / "model.zip")
+    statistics = ObservationStatistics([0.1] * 6, [2.0] * 6, clip=math.inf)
+    policy = soft_q(StableBaselines3Prior(str(tmp_path / "model.zip"), vec_normalize=statistics), [8])
+    write(policy, tmp_path / "policy.ckpt", lambda description: None)
+    assert load_policy(tmp_path / "policy.ckpt").describe() == policy.describe()

@@ -307,8 +307,10 @@ def _check_claim(architecture: Architecture, numbers: dict[str, Any], path: str)
         CheckpointError: If a number is invalid; names it.
     """
     numbers = {**numbers, "mean_limit": architecture.mean_limit}
+    limits = ("clip", "mean_limit")  # which may be infinite
     claims = [
-        (name, value, value is None or is_positive(value), "a finite number > 0") for name, value in numbers.items()
+        (name, value, value is None or is_positive(value) or (name in limits and value == math.inf), "a number > 0")
+        for name, value in numbers.items()
     ]
     sizes, quantiles, columns = architecture.sizes, architecture.quantiles, architecture.gsde_columns
     claims += [
