@@ -36,8 +36,8 @@ def resolve(path_or_name: str | Path) -> Path:
             raise CheckpointError(f"checkpoint: found {text!r}, expected one of {names}")
         return path
     path = Path(text)
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
+    if not os.path.isfile(path):  # false for names that no file can have, too
+        found = "a folder" if os.path.isdir(path) else "no such file"
         raise CheckpointError(
             f"checkpoint {text}: found {found}, expected a checkpoint, such as …/checkpoints/last.ckpt"
         )
@@ -136,6 +136,20 @@ def _unspelled(data: Any) -> Any:
     if isinstance(data, list):
         return [_unspelled(value) for value in data]
     return float(data) if isinstance(data, str) and data in _SPELLED.values() else data
+
+
+def check_weight(name: str, value: Any, shape: torch.Size) -> None:
+    """Refuse a weight of another shape than described, or that is a view of fewer numbers.
+
+    Raises:
+        CheckpointError: If the value does not fit; names it.
+    """
+    found = getattr(value, "shape", None)
+    if found != shape:
+        text = "none" if found is None else f"shape {tuple(found)}"
+        raise CheckpointError(f"{name}: found {text}, expected shape {tuple(shape)}")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise CheckpointError(f"{name}: found more numbers than are stored, expected shape {tuple(shape)} of its own")
 
 
 def write_atomically(data: Any, path: Path) -> None:

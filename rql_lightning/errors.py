@@ -61,3 +61,8 @@ def require(condition: bool, name: str, found: Any, expected: str) -> None:
 def is_integer(value: object, least: int) -> bool:
     """Return whether a value is an integer, of Python or NumPy but no truth value, and at least ``least``."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def are_sizes(value: object) -> bool:
+    """Return whether a value is a list or tuple of integers >= 1, such as the widths of layers."""
+    return isinstance(value, list | tuple) and all(is_integer(each, 1) for each in value)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from rql_lightning.checkpoints import read_checkpoint, resolve
-from rql_lightning.errors import CheckpointError, RqlError
+from rql_lightning.checkpoints import check_weight, read_checkpoint, resolve
+from rql_lightning.errors import CheckpointError, RqlError, are_sizes, is_integer
 from rql_lightning.policies import Encoder, NetworkPolicy, Policy, ResampledPolicy, SoftQPolicy, SquashedGaussianPolicy
 from rql_lightning.priors import Prior, StableBaselines3Prior
+from rql_lightning.priors.base import is_positive
 from rql_lightning.spaces import space_from_data
 
 KINDS: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -25,6 +29,28 @@ GIVEN = {"FunctionPrior": "function", "ModulePrior": "module", "SamplerPrior": "
 """The priors that are code, and what they are; a file holds their names, and the caller gives them."""
 
 
+def _not_negative(value: Any) -> bool:
+    return is_positive(value) or (isinstance(value, int | float) and value is not False and value == 0)
+
+
+def _absent_or(valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or valid(value)
+
+
+SETTINGS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "hidden_sizes": (are_sizes, "a list of integers >= 1"),
+    "components": (partial(is_integer, least=1), "an integer >= 1"),
+    "context": (partial(is_integer, least=1), "an integer >= 1"),
+    "rows": (_absent_or(partial(is_integer, least=1)), "an integer >= 1, or null"),
+    "alpha_hat": (is_positive, "a finite number > 0"),
+    "omega_prime": (_not_negative, "a finite number >= 0"),
+    "temperature": (_absent_or(_not_negative), "a finite number >= 0, or null"),
+    "family": (_absent_or(lambda value: isinstance(value, str)), "a name, or null"),
+    "task": (_absent_or(lambda value: isinstance(value, str)), "a name, or null"),
+}
+"""Conditions of the settings in descriptions, and their descriptions for messages."""
+
+
 def build_policy(description: dict[str, Any], prior: Prior | None = None) -> Policy:
     """Build a policy with untrained weights from the result of :meth:`Policy.describe`.
 
@@ -34,18 +60,34 @@ def build_policy(description: dict[str, Any], prior: Prior | None = None) -> Pol
 
     Raises:
         KeyError, TypeError, ValueError: If the description is invalid.
-        CheckpointError: If the described prior is code, which a file cannot hold, and no prior is given.
+        CheckpointError: If a setting is invalid, or if the described prior is code, which a file cannot hold, and no
+            prior is given.
     """
+    return _assembled(description, _prior_of(description, prior))
+
+
+def _prior_of(description: dict[str, Any], given: Prior | None) -> Prior | None:
+    """Return the given prior, or else the described one, for the spaces of the described policy."""
+    if description["prior"] is None:
+        return given
+    prior = given or prior_from_description(description["prior"])
+    prior.attach(space_from_data(description["observation_space"]), space_from_data(description["action_space"]))
+    return prior
+
+
+def _assembled(description: dict[str, Any], prior: Prior | None) -> Policy:
+    """Build a described policy around its prior."""
     spaces = (space_from_data(description["observation_space"]), space_from_data(description["action_space"]))
     if description["kind"] not in KINDS:
         raise ValueError(f"a policy of kind {description['kind']!r}")
-    kind, settings = KINDS[description["kind"]]
-    if description["prior"] is not None:
-        prior = prior or prior_from_description(description["prior"])
-        prior.attach(*spaces)
-    encoder = described_encoder(description)
+    kind, names = KINDS[description["kind"]]
     description = {"temperature": None, **description}  # descriptions of version 0.1.0 have none
-    return kind(*spaces, prior=prior, encoder=encoder, **{key: description[key] for key in settings})
+    settings = {name: description[name] for name in names}
+    for name, value in settings.items():
+        valid, expected = SETTINGS[name]
+        if not valid(value):
+            raise CheckpointError(f"policy of kind {description['kind']}, {name}: found {value!r}, expected {expected}")
+    return kind(*spaces, prior=prior, encoder=described_encoder(description), **settings)
 
 
 def described_encoder(description: dict[str, Any]) -> Encoder:
@@ -80,7 +122,8 @@ def with_encoders(weights: dict[str, Tensor], description: dict[str, Any], prefi
 def load_policy(path_or_name: str | Path, prior: Prior | None = None) -> Policy:
     """Load the policy of a checkpoint of this project, or of an archive that :mod:`rql_lightning.export` wrote.
 
-    The file is read with ``weights_only=True``, or as safetensors, so no code in it is executed.
+    The file is read with ``weights_only=True``, or as safetensors, so no code in it is executed. Memory for the policy
+    is allocated once the file is known to have weights of the shapes that its description claims.
 
     Args:
         path_or_name: Path of a checkpoint or of a ``.safetensors`` file, or name of a shipped policy, such as
@@ -92,20 +135,26 @@ def load_policy(path_or_name: str | Path, prior: Prior | None = None) -> Policy:
         The policy on the CPU, in evaluation mode and with frozen parameters.
 
     Raises:
-        CheckpointError: If the file is missing, damaged or not a checkpoint of this project.
+        CheckpointError: If the file is missing, damaged or not a checkpoint of this project, or a weight is missing or
+            has another shape than described.
         ConfigurationError: If it is a ``.safetensors`` file and that library is not installed.
     """
     path = resolve(path_or_name)
     checkpoint = read_checkpoint(path)
     try:
         description, prefix = checkpoint["rql_lightning"]["policy"], "policy."
-        policy = build_policy(description, prior)
+        given = None if prior is None else _prior_of(description, prior)
+        with torch.device("meta"):  # the sizes are a claim until there are weights of such shapes
+            claim = _assembled(description, given or _prior_of(description, None))
         weights = with_encoders(checkpoint["state_dict"], description, prefix)
-        own = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
-        policy.load_state_dict(own)
+        for name, each in claim.state_dict(prefix=prefix).items():
+            if each.is_meta:
+                check_weight(name, weights.get(name), each.shape)
+        policy = _assembled(description, given or _prior_of(description, None))
+        policy.load_state_dict({key[len(prefix) :]: weights[key] for key in weights if key.startswith(prefix)})
     except RqlError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AssertionError, AttributeError, LookupError, OverflowError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: found a file that holds no policy of this project ({error!r})") from error
     return policy.eval().requires_grad_(False)
 

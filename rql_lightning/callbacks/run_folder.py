@@ -70,6 +70,8 @@ def writing(path: Path) -> Iterator[None]:
     Raises:
         OutputError: in place of an OSError, or for a name that the file system cannot write.
     """
+    if "\0" in str(path):  # which Python refuses by a ValueError, as it does much else
+        raise OutputError(f"{str(path)!r}: found a name with the character NUL, expected one without it")
     try:
         yield
     except OutputError:

@@ -237,12 +237,21 @@ def same_environment(env: str, other: str) -> bool:
     return bool(_names(env) & _names(other))
 
 
+def has_add_on_reward(env: str) -> bool:
+    """Return whether a Gymnasium id has an add-on reward of its own; ids that are not registered have none."""
+    return _registered_task(env) is not None
+
+
 def _names(env: str) -> set[str]:
     """Return an id and that of the environment which it customises, if any."""
-    name = env.rpartition(":")[2]
-    spec = gym.registry.get(name)
-    task = None if spec is None else _task_of(spec)
+    name, task = env.rpartition(":")[2], _registered_task(env)
     return {name} if task is None or task.base is None else {name, task.base}
+
+
+def _registered_task(env: str) -> Task | None:
+    """Return the task of an id, without importing the module before its colon."""
+    spec = gym.registry.get(env.rpartition(":")[2])
+    return None if spec is None else _task_of(spec)
 
 
 def _task_of(spec: gym.envs.registration.EnvSpec) -> Task | None:

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import yaml  # type: ignore[import-untyped]
 
+from rql_lightning.envs.registration import has_add_on_reward
 from rql_lightning.errors import ConfigurationError
 from rql_lightning.export.laws import alone
 from rql_lightning.export.stable_baselines3 import boltzmann_temperature
@@ -112,11 +113,12 @@ def _of_run(
     """Return facts by name; ``None`` for unknown ones."""
     fit = origin.get("stages", {}).get("fit", {})
     data = (config.get("data") or {}).get("init_args") or {}
-    own = f"that of {data['env']}" if "env" in data else None
+    reward, env = settings.get("data/reward", data.get("reward")), data.get("env")
+    own = f"that of {env}" if env is not None and reward is not None and has_add_on_reward(env) else None
     versions = ", ".join(f"{name} {version}" for name, version in fit.get("versions", {}).items())
     known = {
         "ω′": settings.get("model/omega_prime"),
-        "add-on reward": data.get("add_on_reward") or own,
+        "add-on reward": None if reward == "basic" else data.get("add_on_reward") or own,
         "reward that was learnt": settings.get("data/reward"),
         "algorithm": about.get("algorithm", settings.get("model/class")),
         "frames": about.get("frames"),

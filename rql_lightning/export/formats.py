@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,17 +116,25 @@ def _check_free(target: Path, beside: Path, source: Path | None, force: bool) ->
     """Refuse to replace files, before anything is written.
 
     Raises:
-        OutputError: If a file exists and may not be replaced.
+        OutputError: If a file exists and may not be replaced, or no file can have its name.
     """
     for path in (target, beside):
-        if path.is_dir():
-            raise OutputError(f"{path}: found a folder, expected the path of a new file")
-        if source is not None and path.exists() and path.samefile(source):
-            raise OutputError(f"{path}: found the checkpoint that is exported, expected the path of a new file")
-        if path.exists() and not force:
-            raise OutputError(
-                f"{path}: found a file, expected the path of a new one, or --force (force=True) to replace it"
-            )
+        with writing(path):
+            found = _obstacle(path, source, force)
+        if found is not None:
+            raise OutputError(f"{path}: found {found}")
+
+
+def _obstacle(path: Path, source: Path | None, force: bool) -> str | None:
+    """Return what is in the way of a new file, and what is expected instead; ``None`` if nothing is."""
+    expected = "expected the path of a new file"
+    if path.is_dir():
+        return f"a folder, {expected}"
+    if source is not None and path.exists() and path.samefile(source):
+        return f"the checkpoint that is exported, {expected}"
+    if path.exists() and not force:
+        return "a file, expected the path of a new one, or --force (force=True) to replace it"
+    return None
 
 
 def _run_of(source: Path | None) -> Path | None:
@@ -134,5 +143,5 @@ def _run_of(source: Path | None) -> Path | None:
 
 
 def _folder(run: str | Path) -> Path:
-    require(Path(run).is_dir(), "run", str(run), "the folder of a run, with its metrics.json")
+    require(os.path.isdir(run), "run", str(run), "the folder of a run, with its metrics.json")
     return Path(run)

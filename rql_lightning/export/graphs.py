@@ -42,7 +42,7 @@ def program(policy: Policy) -> ExportedProgram:
             traced = torch.export.export(Law(policy), (example,), dynamic_shapes=sizes)
     except Exception as error:  # a module of the user's may do anything
         raise _refusal(f"what PyTorch cannot trace ({_reason(error)})", "operations on tensors alone") from error
-    check_same_law(policy, traced.module(), "a traced policy (.pt2, .onnx)")
+    check_same_law(policy, traced.module(), "a traced policy (.pt2, .onnx)")  # random numbers differ in both formats
     return traced
 
 
@@ -54,10 +54,13 @@ def pt2(policy: Policy, about: dict[str, Any]) -> bytes:
         about: The description, plain data.
 
     Raises:
-        UnsupportedFormatError: If the policy cannot be traced.
+        UnsupportedFormatError: If the policy cannot be traced, or what was written has another law.
     """
-    buffer = io.BytesIO()
-    torch.export.save(program(policy), buffer, extra_files={"rql_lightning.json": to_json(about)})
+    traced, buffer = program(policy), io.BytesIO()
+    with _quiet():
+        torch.export.save(traced, buffer, extra_files={"rql_lightning.json": to_json(about)})
+        written = torch.export.load(io.BytesIO(buffer.getvalue())).module()
+    check_same_law(alone(policy), written, "a program of torch.export (.pt2)")
     return buffer.getvalue()
 
 
@@ -69,7 +72,7 @@ def onnx(policy: Policy, about: dict[str, Any]) -> bytes:
         about: The description, plain data.
 
     Raises:
-        UnsupportedFormatError: If the policy cannot be traced.
+        UnsupportedFormatError: If the policy cannot be traced, or what was written has another law.
         ConfigurationError: If the libraries onnx and onnxscript are not installed.
     """
     try:
@@ -82,13 +85,14 @@ def onnx(policy: Policy, about: dict[str, Any]) -> bytes:
         ) from error
     model = _translated(program(policy))
     model.metadata_props.add(key="rql_lightning", value=to_json(about))
-    evaluator = ReferenceEvaluator(model)
+    written = model.SerializeToString()
+    evaluator = ReferenceEvaluator(written)
 
     def law(observation: Tensor) -> tuple[Tensor, ...]:
         return tuple(map(torch.from_numpy, evaluator.run(None, {INPUT: observation.numpy()})))
 
     check_same_law(alone(policy), law, "an ONNX model (.onnx)")
-    return model.SerializeToString()
+    return written
 
 
 def _translated(program: ExportedProgram) -> Any:

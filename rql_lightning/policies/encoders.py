@@ -68,10 +68,13 @@ class Encoder(nn.Module):
         Raises:
             KeyError, TypeError, ValueError: If the description is invalid.
         """
-        middle, half_width = (torch.tensor(description[key], dtype=torch.float32) for key in ("middle", "half_width"))
+        goal_scales, constants = description["goal_scales"], [description[key] for key in ("middle", "half_width")]
+        if not all(math.isfinite(number) for each in (*constants, goal_scales) for number in each):
+            raise ValueError("an encoder of numbers that are not finite")
+        middle, half_width = (torch.tensor(each, dtype=torch.float32) for each in constants)
         if middle.dim() != 1 or middle.shape != half_width.shape:
             raise ValueError(f"an encoder of shapes {tuple(middle.shape)} and {tuple(half_width.shape)}")
-        return cls(middle, half_width, description["goal_scales"], bool(description["raw"]))
+        return cls(middle, half_width, goal_scales, bool(description["raw"]))
 
     def describe(self) -> dict[str, Any]:
         """Return the encoder's constants as plain data."""

@@ -31,7 +31,7 @@ class Flow(Continuous):
         hidden_sizes: Width of each hidden layer of the network that returns the splines.
 
     Attributes:
-        module: The flow, a module with trainable weights, which the policy registers.
+        module: The flow, a module with trainable weights, which the policy registers; empty on the meta device.
 
     Raises:
         ConfigurationError: If zuko is not installed.
@@ -54,9 +54,11 @@ class Flow(Continuous):
                 f"model.family: found 'flow' without the library zuko, expected {expected}"
             ) from error
         self.size = context
-        self.module: nn.Module = NSF(
-            dimensions, context, bins=bins, transforms=transforms, hidden_features=hidden_sizes
-        )
+        sizes = {"bins": bins, "transforms": transforms, "hidden_features": hidden_sizes}
+        # zuko derives masks from numbers, of which the meta device has none. Sizes are checked there,
+        # and the context's is that of the network's outputs as well.
+        on_meta = torch.empty(0).is_meta
+        self.module: nn.Module = nn.Module() if on_meta else NSF(dimensions, context, **sizes)
 
     def distribution(self, parameters: Tensor) -> distributions.Distribution:
         """Return a transformed flow; near the bounds use :meth:`pre_tanh_log_prob` for log-densities."""

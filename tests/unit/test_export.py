@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -15,7 +16,7 @@ from sb3_models import make
 from rql_lightning import load_policy
 from rql_lightning.checkpoints import read_checkpoint
 from rql_lightning.errors import CheckpointError, ConfigurationError, OutputError, UnsupportedFormatError
-from rql_lightning.export import export_policy
+from rql_lightning.export import export_policy, graphs
 from rql_lightning.loading import CheckpointPrior
 from rql_lightning.policies import NetworkPolicy, Policy, ResampledPolicy
 from rql_lightning.priors import FunctionPrior, ObservationStatistics, SamplerPrior, StableBaselines3Prior
@@ -70,6 +71,30 @@ def test_programs_of_torch_export(name, tmp_path):
     extra = {"rql_lightning.json": ""}
     torch.export.load(tmp_path / "policy.pt2", extra_files=extra)
     assert json.loads(extra["rql_lightning.json"])["policy"]["kind"] == type(policy).__name__
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_policy_whose_weights_are_parts_of_a_vector_is_exported_without_a_warning(suffix, tmp_path, capfd):
+    """As an optimizer of this library has them; PyTorch warns about such weights."""
+    pytest.importorskip("onnxscript")
+    policy = soft_q(None, [8])
+    weights = list(policy.parameters())
+    vector = torch.cat([each.flatten() for each in weights])
+    parts = vector.split([each.numel() for each in weights])
+    for each, part in zip(weights, parts, strict=True):
+        each.data = part.view_as(each)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        export_policy(policy, tmp_path / f"policy{suffix}")
+    assert capfd.readouterr().err == ""
+
+
+def test_what_was_written_is_compared_with_the_policy(tmp_path, monkeypatch):
+    save, other = torch.export.save, graphs.program(soft_q(None, [8], seed=1))
+    monkeypatch.setattr(torch.export, "save", lambda traced, file, **options: save(other, file, **options))
+    with pytest.raises(UnsupportedFormatError, match=r"\.pt2\): found actions that differ"):
+        export_policy(soft_q(None, [8], seed=2), tmp_path / "policy.pt2")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["qrdqn", "ppo_box", "sac_gsde"])
@@ -159,7 +184,7 @@ def test_damaged_archives_are_refused(damage, tmp_path):
         torch.save({"rql_lightning": {}}, path)
     else:
         path.write_bytes(broken[damage])
-    with pytest.raises(CheckpointError, match=r"policy\.safetensors: found "):
+    with pytest.raises(CheckpointError, match=r"policy\.safetensors: (policy\.\S+: )?found "):
         load_policy(path)
 
 
@@ -282,3 +307,19 @@ def test_existing_files_are_kept_unless_forced(old, tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(old, "old")]
     assert load_policy(export_policy(soft_q(None, [8]), tmp_path / "policy.ckpt", force=True))
     assert (tmp_path / "policy.ckpt.md").read_text().startswith("# policy.ckpt\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("x" * 300, "File name too long"), ("x" * 248, "File name too long"), ("a\0b", "a name with the character NUL")],
+)
+@pytest.mark.parametrize("suffix", [".ckpt", ".zip"])
+def test_a_name_that_no_file_can_have_is_refused_in_one_line(name, found, suffix, tmp_path):
+    with pytest.raises(OutputError, match=found) as refusal:
+        export_policy(soft_q(None, [8]), tmp_path / f"{name}{suffix}")
+    assert "\n" not in str(refusal.value) and "\0" not in str(refusal.value)
+    with pytest.raises(CheckpointError, match="found no such file"):
+        export_policy(str(tmp_path / f"{name * 2}{suffix}"), tmp_path / "policy.ckpt")
+    with pytest.raises(ConfigurationError, match="run: found"):
+        export_policy(soft_q(None, [8]), tmp_path / "policy.ckpt", run=tmp_path / (name * 2))
+    assert not list(tmp_path.iterdir())

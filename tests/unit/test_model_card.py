@@ -91,6 +91,29 @@ def test_what_is_not_there_is_left_out(missing, absent, tmp_path):
     assert rows["ω′"] == "0.7" and rows["frames"] == "1,024"
 
 
+@pytest.mark.parametrize(
+    ("env", "wish", "reward", "expected"),
+    [
+        ("rql_lightning/CartPole-v0", None, "add_on", "that of rql_lightning/CartPole-v0"),
+        ("rql_lightning/CartPole-v0", None, "total", "that of rql_lightning/CartPole-v0"),
+        ("rql_lightning/CartPole-v0", None, "basic", None),
+        ("rql_lightning/CartPole-v0", None, None, None),
+        ("CartPole-v1", None, "basic", None),
+        ("CartPole-v1", None, "total", None),
+        ("CartPole-v1", "my_task.wish", "total", "my_task.wish"),
+        ("CartPole-v1", "my_task.wish", "basic", None),
+        ("a_module_that_is_not_there:my/Env-v0", None, "total", None),
+    ],
+)
+def test_the_add_on_reward_is_the_one_that_was_learnt(env, wish, reward, expected, tmp_path):
+    run = run_in(tmp_path / "run")
+    settings = {} if reward is None else {"data/reward": reward}
+    (run / "hparams.yaml").write_text(yaml.safe_dump(settings))
+    data = {"env": env, "add_on_reward": wish}
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": {"init_args": data}}))
+    assert rows_of(card_of(soft_q(None, [8]), tmp_path / "policy.ckpt", run=run)).get("add-on reward") == expected
+
+
 def test_without_a_prior_there_is_no_before(tmp_path):
     run = run_in(tmp_path / "run")
     (run / "prior_metrics.json").unlink()

@@ -51,7 +51,7 @@ def test_a_checkpoint_contains_the_prior(normalized, ppo, tmp_path):
 def test_sizes_that_a_checkpoint_claims_are_compared_with_its_weights(sizes, ppo, tmp_path):
     """The first two would take terabytes."""
     checkpoint_of(ppo, tmp_path / "p.ckpt", True, sizes=sizes)
-    with pytest.raises(CheckpointError, match=r"p.ckpt: prior\.\S+: found (none|shape \(.*\)), expected shape"):
+    with pytest.raises(CheckpointError, match=r"p.ckpt: policy\.prior\.\S+: found (none|shape \(.*\)), expected shape"):
         load_policy(tmp_path / "p.ckpt")
 
 
@@ -61,5 +61,5 @@ def test_a_weight_of_a_checkpoint_that_is_one_number_many_times_is_refused(ppo, 
     content["state_dict"][f"policy.{name}"] = torch.zeros(1).expand(10**5, 6)
     torch.save(content, tmp_path / "p.ckpt")
     assert name in policy.state_dict()
-    with pytest.raises(CheckpointError, match=rf"p.ckpt: {name}: found more numbers than are stored"):
+    with pytest.raises(CheckpointError, match=rf"p.ckpt: policy.{name}: found more numbers than are stored"):
         load_policy(tmp_path / "p.ckpt")

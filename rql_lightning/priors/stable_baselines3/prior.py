@@ -12,7 +12,8 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from rql_lightning.errors import CheckpointError, SpaceMismatchError, require
+from rql_lightning.checkpoints import check_weight
+from rql_lightning.errors import CheckpointError, SpaceMismatchError, are_sizes, is_integer, require
 from rql_lightning.policies.clipped import ClippedNormal
 from rql_lightning.policies.families import Categorical, Family, SquashedNormal
 from rql_lightning.priors.base import Prior, as_float, is_positive
@@ -99,6 +100,7 @@ class StableBaselines3Prior(Prior):
 
         Raises:
             KeyError, TypeError, ValueError: If the description is invalid.
+            CheckpointError: If a number in it is invalid.
         """
         prior = cls.__new__(cls)
         Prior.__init__(prior)
@@ -108,6 +110,7 @@ class StableBaselines3Prior(Prior):
         architecture = Architecture(**description["architecture"])
         clip = description["clip"]
         temperature, scale = description["temperature"], description["scale"]
+        _check_claim(architecture, {"temperature": temperature, "scale": scale, "clip": clip}, prior.path)
         with torch.device("meta"):  # the sizes are a claim until there are weights of such shapes
             normalization = None if clip is None else Normalization(architecture.sizes[0], clip)
             prior._build(architecture, normalization, temperature, scale)
@@ -123,7 +126,7 @@ class StableBaselines3Prior(Prior):
         own = self.state_dict()
         if any(each.is_meta for each in own.values()):
             for name, each in own.items():
-                _check_weight(f"{prefix}{name}", state_dict.get(f"{prefix}{name}"), each.shape)
+                check_weight(f"{prefix}{name}", state_dict.get(f"{prefix}{name}"), each.shape)
             self.to_empty(device="cpu")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -297,15 +300,24 @@ def _entropy_coefficient(model: SavedModel) -> float | None:
     raise CheckpointError(f"{where}: found {found}, expected log_ent_coef or ent_coef_tensor")
 
 
-def _check_weight(name: str, value: Any, shape: torch.Size) -> None:
-    """Refuse a weight of another shape than described, or that is a view of fewer numbers.
+def _check_claim(architecture: Architecture, numbers: dict[str, Any], path: str) -> None:
+    """Refuse a description in a checkpoint whose numbers no model has.
 
     Raises:
-        CheckpointError: If the value does not fit; names it.
+        CheckpointError: If a number is invalid; names it.
     """
-    found = getattr(value, "shape", None)
-    if found != shape:
-        text = "none" if found is None else f"shape {tuple(found)}"
-        raise CheckpointError(f"{name}: found {text}, expected shape {tuple(shape)}")
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise CheckpointError(f"{name}: found more numbers than are stored, expected shape {tuple(shape)} of its own")
+    numbers = {**numbers, "mean_limit": architecture.mean_limit}
+    limits = ("clip", "mean_limit")  # which may be infinite
+    claims = [
+        (name, value, value is None or is_positive(value) or (name in limits and value == math.inf), "a number > 0")
+        for name, value in numbers.items()
+    ]
+    sizes, quantiles, columns = architecture.sizes, architecture.quantiles, architecture.gsde_columns
+    claims += [
+        ("sizes", sizes, are_sizes(sizes) and len(sizes) > 1, "integers >= 1, at least two"),
+        ("quantiles", quantiles, is_integer(quantiles, 1), "an integer >= 1"),
+        ("gsde_columns", columns, is_integer(columns, 0), "an integer >= 0"),
+    ]
+    for name, value, valid, expected in claims:
+        if not valid:
+            raise CheckpointError(f"prior {path}, {name}: found {value!r}, expected {expected}")
