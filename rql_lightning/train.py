@@ -8,14 +8,12 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from jsonargparse import Path as ConfigPath
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -41,29 +39,10 @@ from rql_lightning.callbacks.run_folder import folder_names, reserve
 from rql_lightning.callbacks.saved_config import SavedConfig
 from rql_lightning.callbacks.signals import prompt_signals
 from rql_lightning.checkpoints import resolve
+from rql_lightning.config_files import print_as_utf8, read_as_utf8
 from rql_lightning.data import TaskDataModule
 from rql_lightning.errors import ConfigurationError, RqlError, require
 from rql_lightning.reporting.console import command, tell
-
-
-@contextmanager
-def _config_files_as_utf8() -> Iterator[None]:
-    """Read config files, also those that arguments and other config files refer to, as UTF-8 in every locale.
-
-    All files that jsonargparse reads, it reads by this method, in the encoding of the locale.
-    """
-    original = ConfigPath.read_text
-
-    def read_text(self: ConfigPath) -> str:
-        file = Path(self.absolute)
-        return file.read_text(encoding="utf-8") if file.exists() else original(self)  # a URL or the standard input
-
-    ConfigPath.read_text = read_text  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        ConfigPath.read_text = original  # type: ignore[method-assign]
-
 
 PREDICT = ("episodes", "deterministic", "epsilon", "seed")
 """Options of ``predict`` alone."""
@@ -96,7 +75,7 @@ class CommandLine(LightningCLI):
             self._first_word = words[0] if words else None
             self._command = shlex.join(["python", "-m", "rql_lightning.train", *map(str, words)])
         else:
-            self._first_word = words["subcommand"]
+            self._first_word = _subcommand_of(words)
         super().__init__(args=args, **settings)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static, and called on self
@@ -111,10 +90,18 @@ class CommandLine(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the arguments and the config files that they name, which are UTF-8."""
-        with _config_files_as_utf8(), warnings.catch_warnings():
+        """Parse the arguments and the config files that they name, which are UTF-8.
+
+        Raises:
+            ConfigurationError: If a config of Python is invalid; words end the process instead, as on the command line.
+        """
+        parser.exit_on_error = args is None or isinstance(args, list)
+        with read_as_utf8(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "LightningCLI's args parameter")  # words of another command in sys.argv
-            super().parse_arguments(parser, args)
+            try:
+                super().parse_arguments(parser, args)
+            except ArgumentError as error:
+                raise ConfigurationError(f"args: {' '.join(str(error).split())}") from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the arguments other than trainer, model and data."""
@@ -243,7 +230,7 @@ def main(args: ArgsType = None) -> CommandLine:
             video failed; with code 130 after Ctrl-C and 143 after SIGTERM.
     """
     with command():
-        _print_config_as_utf8(sys.argv[1:] if args is None else args)
+        print_as_utf8(sys.argv[1:] if args is None else args)
         try:
             finished = run(args)
         except Stopped as stopped:
@@ -301,6 +288,17 @@ def _command_line(args: ArgsType, command: str | None, note: str) -> CommandLine
     )
 
 
+def _subcommand_of(config: Any) -> str:
+    """Return the subcommand of a config of Python.
+
+    Raises:
+        ConfigurationError: If it names none.
+    """
+    name = config.get("subcommand") if hasattr(config, "get") else None
+    require(isinstance(name, str), "args", config, "words, or a config as {'subcommand': 'fit', 'fit': {...}}")
+    return str(name)
+
+
 def _rank() -> int:
     """Return the rank of this process according to its environment variables, before a trainer exists."""
     return getattr(rank_zero_only, "rank", 0)
@@ -320,13 +318,6 @@ def _fixable(error: BaseException | None) -> RqlError | None:
             return RqlError(f"trainer: {error}")
         error = error.__cause__ or error.__context__
     return None
-
-
-def _print_config_as_utf8(args: Any) -> None:
-    """Print the config of ``--print_config`` as UTF-8, because config files are always read as UTF-8."""
-    printed = isinstance(args, list) and any(str(argument).startswith("--print_config") for argument in args)
-    if printed and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")
 
 
 def silence() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _HARMLESS = (
     ".*is_leaf.*",  # Lightning's use of PyTorch
@@ -28,3 +30,25 @@ def quieten() -> None:
     for message in _HARMLESS:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_useful)
+
+
+@contextmanager
+def without_repetitions(name: str) -> Iterator[None]:
+    """Let a logger say the same only once, as for a file that is read twice.
+
+    Args:
+        name: Name of the logger.
+    """
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        known = record.getMessage() in said
+        said.add(record.getMessage())
+        return not known
+
+    logger = logging.getLogger(name)
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)

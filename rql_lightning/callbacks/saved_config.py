@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.cli import SaveConfigCallback
 
 from rql_lightning.callbacks.run_folder import run_folder, writing
+from rql_lightning.plain import is_plain
 from rql_lightning.priors import Prior
 
 
@@ -37,11 +38,26 @@ class SavedConfig(SaveConfigCallback):
 
 
 def _without_objects(config: Namespace) -> tuple[Namespace, bool]:
-    """Return a config with a text in place of each prior that was given as an object, and whether there was none."""
-    objects = {key: value for key, value in config.items() if isinstance(value, Prior)}
-    if not objects:
+    """Return a config with texts in place of what was given as objects, and whether there was nothing of the kind.
+
+    Nothing accepts these texts, so that the config is refused when it is read. One in place of a single argument of an
+    environment would be passed on to the environment.
+    """
+    texts = {key: text for key, value in config.items() if (text := _instead_of(key, value)) is not None}
+    if not texts:
         return config, True
     config = config.clone()
-    for key, prior in objects.items():
-        config[key] = f"{prior.origin()}, an object of Python: its class_path and init_args belong here"
+    for key, text in texts.items():
+        config[key] = text
     return config, False
+
+
+def _instead_of(key: str, value: Any) -> str | None:
+    """Return the text in place of a value that no file can hold, or ``None``."""
+    if isinstance(value, Prior):
+        return f"{value.origin()}, an object of Python: its class_path and init_args belong here"
+    if not key.endswith(".env_kwargs") or is_plain(value):
+        return None
+    names = ", ".join(str(name) for name, each in value.items() if not is_plain(each))
+    # Without a colon, with which it would be read as a dictionary.
+    return f"a dictionary with objects of Python as {names.replace(':', ' ')}, which no config can hold"

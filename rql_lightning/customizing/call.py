@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
+from rql_lightning.callbacks.quiet import without_repetitions
+from rql_lightning.customizing.arguments import discount, integer, path_of, positive, switch, weight_of
 from rql_lightning.customizing.config import Outputs, config_of, note_of
 from rql_lightning.customizing.defaults import Choice, algorithm_of, default_num_envs, default_of
 from rql_lightning.customizing.given import GivenPrior, KnownPrior, read_prior
 from rql_lightning.customizing.result import Customized
 from rql_lightning.customizing.task import Wish, WishedTask, read_task
 from rql_lightning.customizing.weight import Weight, choose_weight, measure, temperature_advice
-from rql_lightning.errors import ConfigurationError, RqlError, is_integer, require
+from rql_lightning.errors import ConfigurationError, RqlError, require
 from rql_lightning.priors import StableBaselines3Prior
 from rql_lightning.reporting.console import print_line
 from rql_lightning.reporting.metrics import read_metrics
@@ -59,7 +61,8 @@ def customize(
             learning towards the prior.
         temperature: Temperature of the Boltzmann policy of Q-values, for models of DQN and QR-DQN, which require it.
         scale: Standard deviation of the noise around actions, for models of TD3 and DDPG, which require it.
-        total_frames: Training budget in environment frames; null for 100,000 or what the task is known to take.
+        total_frames: Training budget in environment frames; null for 100,000; for Highway and Parking of this
+            library, for 300,000 and 600,000.
         num_envs: Number of environments stepped together; null for as many as suit the length of episodes.
         gamma: Discount factor; null for that in the prior's file, if there is one, else 0.99.
         env_kwargs: Further keyword arguments of the environment.
@@ -75,18 +78,33 @@ def customize(
 
     Raises:
         RqlError: For errors that the user can fix; names what was found and what was expected.
+        Stopped: After Ctrl-C and SIGTERM; a SystemExit, which no ``except Exception`` catches.
     """
-    counts = {"total_frames": total_frames, "num_envs": num_envs, "episodes": episodes}
-    for name, value in counts.items():
-        require(value is None or is_integer(value, 1), name, value, "an integer >= 1")
+    chosen = _Given(
+        weight_of(omega_prime),
+        positive("alpha_hat", alpha_hat),
+        None if total_frames is None else integer("total_frames", total_frames, 1),
+        None if num_envs is None else integer("num_envs", num_envs, 1),
+        discount(gamma),
+    )
+    temperature, scale = positive("temperature", temperature), positive("scale", scale)
+    outputs = Outputs(
+        path_of("folder", folder),
+        integer("seed", seed, 0, 2**32 - 1),
+        integer("episodes", episodes, 1),
+        switch("video", video),
+        switch("progress", progress),
+    )
     silence()
     threads = torch.get_num_threads()
     try:
-        task = read_task(env, add_on_reward, env_kwargs)
-        known = _read(prior, task, temperature, scale)
-        choice = _choose(known, task, _Given(omega_prime, alpha_hat, total_frames, num_envs, gamma))
-        config = config_of(choice, known, task, Outputs(str(folder), seed, episodes, video, progress))
-        finished = run({"subcommand": "fit", "fit": config}, command, note_of(known, task))
+        # The prior's file is read once more for the run, as its config says.
+        with without_repetitions(StableBaselines3Prior.__module__):
+            task = read_task(env, add_on_reward, env_kwargs)
+            known = _read(prior, task, temperature, scale)
+            choice = _choose(known, task, chosen)
+            config = config_of(choice, known, task, outputs)
+            finished = run({"subcommand": "fit", "fit": config}, command, note_of(known, task))
     finally:
         torch.set_num_threads(threads)
     return _result(finished, task)
@@ -129,7 +147,6 @@ def _read(given: GivenPrior, task: WishedTask, temperature: float | None, scale:
 def _choose(known: KnownPrior, task: WishedTask, given: _Given) -> Choice:
     """Choose what the user has not chosen, and tell what it is."""
     gamma = next(each for each in (given.gamma, known.gamma, default_of(task.env, "gamma")) if each is not None)
-    require(isinstance(gamma, int | float) and 0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
     total_frames = given.total_frames or default_of(task.env, "total_frames")
     returns = measure(known.prior, task, gamma)
     weight = choose_weight(given.omega_prime, known.prior, returns)
@@ -143,7 +160,7 @@ def _choose(known: KnownPrior, task: WishedTask, given: _Given) -> Choice:
     estimated = f" (some {returns.divergence_at(weight):.2g} nats per step)" if returns and weight > 0 else ""
     print_line(
         f"{algorithm}: omega_prime {weight:.3g}{estimated}, alpha_hat {alpha_hat:.3g}, gamma {gamma:g}, "
-        f"{total_frames:,} frames in {num_envs} environments"
+        f"{total_frames:,} frames in {num_envs} environment{'s' * (num_envs != 1)}"
     )
     return Choice(algorithm, total_frames, num_envs, gamma, weight, alpha_hat)
 
@@ -155,5 +172,6 @@ def _result(finished: Any, task: WishedTask) -> Customized:
     metrics = {name: read_metrics(path) for name, path in files.items() if path.is_file()}
     policy = model.policy.cpu().eval().requires_grad_(False)
     print_line(f"config: {run_folder / 'config.yaml'}")
-    title, failures = f"{task.env}: before and after", tuple(finished.run.failures)
+    policy.task = task.base  # no id of this call means anything elsewhere
+    title, failures = f"{task.title}: before and after", tuple(finished.run.failures)
     return Customized(policy, model.prior, run_folder, metrics, title, task.metric, failures)

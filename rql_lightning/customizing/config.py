@@ -58,7 +58,7 @@ def config_of(choice: Choice, known: KnownPrior, task: WishedTask, outputs: Outp
 
 def note_of(known: KnownPrior, task: WishedTask) -> str:
     """Return the comments at the top of the config: whether it runs by itself."""
-    unnamed = [] if task.unnamed is None else [task.unnamed]
+    unnamed = list(task.unnamed)
     if known.prior is known.entry:
         unnamed.append(f"model.init_args.prior, {known.prior.origin().removeprefix('prior ')}")
     if not unnamed:

@@ -17,7 +17,7 @@ OF_TASKS: dict[str, dict[str, Any]] = {
     "rql_lightning/Highway-v0": {"gamma": 0.8, "total_frames": 300_000},
     "rql_lightning/Parking-v0": {"gamma": 0.95, "total_frames": 600_000},
 }
-"""What the tasks of this library were tuned with, where it differs."""
+"""Discount factors and budgets of this library's tasks, where the general ones do not suit them."""
 MOST_ENVS, EPISODES_OF_EACH, ENVS_WITHOUT_LIMIT = 64, 3, 16
 FRAMES_PER_UPDATE = 4
 LARGEST_REPLAY = 500_000

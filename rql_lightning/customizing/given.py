@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import zipfile
 from collections.abc import Callable, Mapping
@@ -12,17 +13,18 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from rql_lightning.checkpoints import SCHEME
+from rql_lightning.checkpoints import SAFETENSORS, SCHEME
 from rql_lightning.customizing.paths import import_path
 from rql_lightning.errors import ConfigurationError, RqlError, require
 from rql_lightning.loading import CheckpointPrior
+from rql_lightning.plain import is_plain, plain_of
 from rql_lightning.priors import FunctionPrior, Prior, StableBaselines3Prior, TorchRLPrior
 
 GivenPrior = Prior | str | Path | Callable[..., Any] | nn.Module | Mapping[str, Any]
 LAST = Path("checkpoints", "last.ckpt")
 EXPECTED = (
-    "the zip of a model of Stable-Baselines3 or its folder, a checkpoint of this library or the folder of its run, "
-    "or pretrained:<name>"
+    "the zip of a model of Stable-Baselines3 or its folder, a checkpoint or archive (.safetensors) of this library or "
+    "the folder of its run, or pretrained:<name>"
 )
 
 
@@ -45,7 +47,7 @@ class KnownPrior:
 
 
 def read_prior(given: GivenPrior, temperature: float | None = None, scale: float | None = None) -> KnownPrior:
-    """Recognise a prior; files are told apart by their content.
+    """Recognise a prior; files are told apart by their content, except for archives, by their suffix.
 
     Args:
         given: Prior; path of a file or folder; name of a shipped policy; class path and arguments as in a config;
@@ -69,7 +71,9 @@ def read_prior(given: GivenPrior, temperature: float | None = None, scale: float
     if isinstance(given, Prior):
         return KnownPrior(given, given)
     if isinstance(given, Mapping):
-        return KnownPrior(_instantiated(given), given)
+        entry = plain_of(dict(given))
+        prior = _instantiated(entry)
+        return KnownPrior(prior, entry if is_plain(entry) else prior)
     return _from_code(given)
 
 
@@ -122,6 +126,8 @@ def _is_foreign(given: str | Path) -> bool:
     if path.is_dir():
         return not (path / LAST).is_file()
     require(path.is_file(), "prior", str(given), f"{EXPECTED}; there is no such file")
+    if path.suffix == SAFETENSORS:  # as load_policy recognises it
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -133,15 +139,18 @@ def _is_foreign(given: str | Path) -> bool:
     return not tensors
 
 
-def _instantiated(entry: Mapping[str, Any]) -> Prior:
+def _instantiated(entry: dict[str, Any]) -> Prior:
     """Return the prior of a class path and its arguments."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--prior", type=Prior)
     try:
-        return parser.instantiate(parser.parse_object({"prior": dict(entry)})).prior
+        prior = parser.instantiate(parser.parse_object({"prior": copy.deepcopy(entry)})).prior
     except RqlError:
         raise
     except Exception as error:  # jsonargparse raises different types for different kinds of mistakes
         reason = " ".join(str(error).split())
         expected = "the class path of a prior and its arguments"
-        raise ConfigurationError(f"prior: found {dict(entry)!r}, expected {expected} ({reason})") from error
+        raise ConfigurationError(f"prior: found {entry!r}, expected {expected} ({reason})") from error
+    own = isinstance(prior, Prior) and type(prior) is not Prior  # the base class, which the parser takes, is no prior
+    require(own, "prior", entry, "the class path of a prior and its arguments")
+    return prior

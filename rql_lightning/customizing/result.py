@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from rich.table import Table
 
 from rql_lightning.callbacks.run_folder import writing
+from rql_lightning.checkpoints import replacing
+from rql_lightning.customizing.arguments import path_of
 from rql_lightning.errors import OutputError, require
 from rql_lightning.export import export_policy
 from rql_lightning.policies import Policy
@@ -52,20 +53,26 @@ class Customized:
         console().print(table)
         return table
 
-    def report(self, path: str | Path) -> Path:
+    def report(self, path: str | Path, force: bool = False) -> Path:
         """Copy the report of the run, one page that needs no other file.
 
         Args:
             path: Path of the copy.
+            force: Whether to replace an existing file.
 
         Raises:
-            OutputError: If the run has no report, or the copy cannot be written.
+            ConfigurationError: If ``path`` is no path.
+            OutputError: If the run has no report, or the file exists already, is one of the run's own or cannot
+                be written.
         """
-        source, target = self.folder / "report.html", Path(path)
+        source, target = self.folder / "report.html", Path(path_of("path", path))
         if not source.is_file():
             raise OutputError(f"{source}: found no such file, expected the report of the run")
-        with writing(target):
-            shutil.copyfile(source, target)
+        self._check_new(target)
+        if target.exists() and not force:
+            raise OutputError(f"{target}: found a file, expected the path of a new one, or force=True to replace it")
+        with writing(target), replacing(target) as file:
+            file.write(source.read_bytes())
         return target
 
     def save(self, path: str | Path, force: bool = False) -> Path:
@@ -79,10 +86,11 @@ class Customized:
 
         Raises:
             ConfigurationError: If the suffix is another.
-            OutputError: If the file exists already or cannot be written.
+            OutputError: If the file exists already, is a checkpoint of the run or cannot be written.
         """
+        target = path_of("path", path)
         expected = f"a file that ends in {' or '.join(READ)}; export writes other formats"
-        require(Path(path).suffix in READ, "path", str(path), expected)
+        require(Path(target).suffix in READ, "path", target, expected)
         return self.export(path, force)
 
     def export(self, path: str | Path, force: bool = False) -> Path:
@@ -95,6 +103,20 @@ class Customized:
         Raises:
             UnsupportedFormatError: If the format cannot hold the policy; names those that can.
             ConfigurationError: If the suffix is unknown, or a library is missing.
-            OutputError: If a file exists already or cannot be written.
+            OutputError: If a file exists already, is a checkpoint of the run or cannot be written.
         """
-        return export_policy(self.policy, path, self.folder, force)
+        target = Path(path_of("path", path))
+        self._check_new(target)
+        return export_policy(self.policy, target, self.folder, force)
+
+    def _check_new(self, target: Path) -> None:
+        """Refuse to write over the run's own report and checkpoints.
+
+        Raises:
+            OutputError: If the path is that of such a file, or of a folder.
+        """
+        if target.is_dir():
+            raise OutputError(f"{target}: found a folder, expected the path of a new file")
+        own = [*self.folder.glob("report.html"), *self.folder.glob("checkpoints/*")]
+        if target.exists() and any(target.samefile(each) for each in own):
+            raise OutputError(f"{target}: found the run's own {target.name}, expected the path of a new file")

@@ -104,11 +104,12 @@ class Bookkeeping:
         if self.batched and not self.customization.vectorized:
             each = rows(given, self.env.observation_space, self.env.action_space)
             return np.array([self._call(name, function, row, (), index) for index, row in enumerate(each)])
-        shape = (self.num_envs,) if self.batched else ()
-        return self._call(name, function, given, shape, 0).reshape(-1)
+        if self.batched:
+            return self._call(name, function, given, (self.num_envs,), None)
+        return self._call(name, function, given, (), 0).reshape(1)
 
     def _call(
-        self, name: str, function: StepFunction, transition: Transition, shape: tuple[int, ...], index: int
+        self, name: str, function: StepFunction, transition: Transition, shape: tuple[int, ...], index: int | None
     ) -> np.ndarray:
         """Call a step function once, and check the result; ``index`` as for :meth:`_check`."""
         try:
@@ -118,22 +119,23 @@ class Bookkeeping:
         except Exception as error:
             found = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
             missing = isinstance(error, KeyError) and error.args[:1] in [(key,) for key in OWN_KEYS]
-            hint = " (info does not hold it before the step is rewarded, and a wish must not depend on it)"
+            subject = "a wish" if name == "add_on_reward" else name
+            hint = f" (info does not hold it before the step is rewarded, and {subject} must not depend on it)"
             self._refuse(_described(name, function), found + hint * missing, "a result", index, error)
         return self._check(name, values, shape, index, function)
 
     def _own_reward(self, reward: Any) -> np.ndarray:
         """The environment's reward, ``[N]``; of one environment also an array that holds one number."""
         if self.batched:
-            return self._check("reward", reward, (self.num_envs,), 0)
+            return self._check("reward", reward, (self.num_envs,), None)
         if np.size(reward) != 1:
             self._refuse("reward", repr(reward), "a number", 0)
         return self._check("reward", np.reshape(reward, ()), (), 0).reshape(1)
 
     def _check(
-        self, name: str, values: Any, shape: tuple[int, ...], index: int, function: StepFunction | None = None
+        self, name: str, values: Any, shape: tuple[int, ...], index: int | None, function: StepFunction | None = None
     ) -> np.ndarray:
-        """A copy in float64: numbers of this shape, finite; ``index`` is the environment of a value without a batch."""
+        """A copy in float64: numbers of this shape, finite; ``index`` is the environment, ``None`` for all of them."""
         try:
             result = np.array(values, dtype=np.float64)
         except (TypeError, ValueError):
@@ -142,8 +144,8 @@ class Bookkeeping:
             found = f"a result of shape {result.shape}"
             self._refuse(_described(name, function), found, f"the shape {shape}", index)
         if not np.abs(result).max() <= LARGEST:  # False for NaN, too
-            index = int(np.argmin(np.abs(result) <= LARGEST)) if shape else index
-            found = f"{result.reshape(-1)[index if shape else 0]}"
+            worst = int(np.argmin(np.abs(result) <= LARGEST))
+            index, found = worst if index is None else index, f"{result.reshape(-1)[worst]}"
             self._refuse(_described(name, function), found, "a finite number that float32 can hold", index)
         return result
 
@@ -159,9 +161,15 @@ class Bookkeeping:
                 self._refuse("observation", f"{found}", "finite numbers that float32 can hold", index)
 
     def _refuse(
-        self, described: str, found: str, expected: str, index: int, cause: Exception | None = None
+        self, described: str, found: str, expected: str, index: int | None, cause: Exception | None = None
     ) -> NoReturn:
-        where = f"environment {index} at step {int(self.steps[index])} of its episode"
+        """Raise the error of one environment, or of a batch of all of them if ``index`` is ``None``."""
+        if index is None:
+            first, last = int(self.steps.min()), int(self.steps.max())
+            steps = f"step {first}" if first == last else f"steps {first} to {last}"
+            where = f"the batch of environments 0 to {self.num_envs - 1} at {steps} of their episodes"
+        else:
+            where = f"environment {index} at step {int(self.steps[index])} of its episode"
         raise EnvironmentContractError(f"{described}: found {found} in {where}, expected {expected}") from cause
 
 

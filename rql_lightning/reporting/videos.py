@@ -28,6 +28,11 @@ Draw = Callable[[np.ndarray, bool], np.ndarray]
 WIDE = 2  # times as wide as high: such pictures stand above each other
 
 
+KEY = "video.episodes"
+ADVICE = f"; set {KEY} to 0"
+"""What a message about an environment that renders no pictures starts and ends with."""
+
+
 def check_renders(env_id: str, env_kwargs: dict[str, Any] | None = None) -> None:
     """Render one picture, so that an environment that cannot be filmed is refused before anything is trained on it.
 
@@ -146,8 +151,8 @@ def _one_line(env: str) -> Iterator[None]:
 
 
 def _not_filmed(env: str, found: str) -> EnvironmentContractError:
-    message = f"video.episodes: {env} renders no pictures: found {found}, expected an rgb_array [height, width, 3]"
-    return EnvironmentContractError(f"{message}; set video.episodes to 0")
+    message = f"{KEY}: {env} renders no pictures: found {found}, expected an rgb_array [height, width, 3]"
+    return EnvironmentContractError(message + ADVICE)
 
 
 class _Frames:

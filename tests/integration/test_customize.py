@@ -20,6 +20,7 @@ from rql_lightning.errors import ConfigurationError, OutputError
 from rql_lightning.loading import load_policy
 from rql_lightning.priors import SamplerPrior
 from rql_lightning.train import main as train
+from rql_lightning.train import run
 
 MODELS = {"dqn": (DQN, "CartPole-v1"), "ppo": (PPO, "CartPole-v1")}
 MODELS |= {"sac": (SAC, "Pendulum-v1"), "td3": (TD3, "Pendulum-v1"), "normal": (PPO, "Pendulum-v1")}
@@ -94,7 +95,8 @@ def metrics_of(folder: Path) -> dict[str, Any]:
 )
 def test_the_written_config_does_what_the_command_did(kind, options, algorithm, models, command, tmp_path):
     env = MODELS[kind][1]
-    folder = command(prior=models[kind], env=env, add_on_reward=WISH, seed=3, **options, **SMALL)
+    kwargs = json.dumps({"max_episode_steps": 100})
+    folder = command(prior=models[kind], env=env, add_on_reward=WISH, seed=3, env_kwargs=kwargs, **options, **SMALL)
     text = (folder / "config.yaml").read_text()
     assert f"class_path: rql_lightning.algorithms.{algorithm}" in text and text.startswith("# Chosen by")
     report = (folder / "report.html").read_text()
@@ -103,6 +105,7 @@ def test_the_written_config_does_what_the_command_did(kind, options, algorithm, 
     again = folder.with_name("version_1")
     assert metrics_of(again) == metrics_of(folder) and metrics_of(folder)["frames"] == 1024
     prior = json.loads((folder / "prior_metrics.json").read_text())
+    assert metrics_of(folder)["episode_length_mean"] <= 100
     assert prior["add_on_return_mean"] != metrics_of(folder)["add_on_return_mean"]
 
 
@@ -128,7 +131,69 @@ def test_a_wish_without_a_name_in_python(models, tmp_path, own_ids):
     exported = SAC.load(result.export(tmp_path / "customised.zip"), device="cpu")
     np.testing.assert_allclose(exported.predict(observation, deterministic=True)[0], saved.act(observation), atol=1e-5)
     assert "Pendulum-v1" in (tmp_path / "customised.zip.md").read_text(encoding="utf-8")
-    assert "</html>" in result.report(tmp_path / "report.html").read_text()
+    _check_report(result, tmp_path)
+
+
+def _check_report(result, tmp_path):
+    """A copy is written where nothing is, or with ``force``, and never over a file of the run."""
+    copy = tmp_path / "new/report.html"
+    assert "</html>" in result.report(copy).read_text()
+    copy.write_text("mine")
+    with pytest.raises(OutputError, match=r"report\.html: found a file, .*force=True"):
+        result.report(copy)
+    assert copy.read_text() == "mine" and result.report(copy, force=True).read_text() != "mine"
+    with pytest.raises(OutputError, match=r"found the run's own report\.html"):
+        result.report(result.folder / "report.html", force=True)
+    for write, path in ((result.report, 3), (result.save, None), (result.export, 1.5)):
+        with pytest.raises(ConfigurationError, match=f"^path: found {path}, expected a path"):
+            write(path)
+    (last,) = result.folder.glob("checkpoints/last.ckpt")
+    before = last.read_bytes()
+    with pytest.raises(OutputError, match=r"found the run's own last\.ckpt"):
+        result.save(last, force=True)
+    assert last.read_bytes() == before
+    assert result.title.startswith("Pendulum-v1 with ") and "<lambda>" in result.title
+    assert result.policy.task == "Pendulum-v1"
+
+
+def test_what_no_config_can_hold_is_refused_when_the_config_is_read(tmp_path, own_ids, functions, capsys):
+    """Arguments of NumPy work as those of Python; of an environment that takes a function, the config has none."""
+    gym.register("own/Taking-v0", entry_point=lambda function, **kwargs: gym.make("CartPole-v1", **kwargs))
+    numbers = {"seed": np.int64(3), "total_frames": np.int32(256), "episodes": np.int64(2), "gamma": np.float32(0.5)}
+    numbers |= {"alpha_hat": np.float32(0.5), "omega_prime": np.float64(0.5), "num_envs": np.int64(2)}
+    kwargs = {"function": lambda: 1.0, "max_episode_steps": np.int64(20)}
+    result = rql_lightning.customize(
+        "pretrained:cartpole-rl",
+        "own/Taking-v0",
+        WISH,
+        env_kwargs=kwargs,
+        folder=tmp_path / "runs",
+        video=np.bool_(False),
+        progress=False,
+        **numbers,
+    )
+    assert result.metrics["policy"]["episode_length_mean"] <= 20 and "Unable" not in capsys.readouterr().err
+    config = result.folder / "config.yaml"
+    assert "# data.env_kwargs.function" in config.read_text().splitlines()
+    with pytest.raises(SystemExit) as stop:
+        train(["fit", "--config", str(config)])
+    assert stop.value.code == 2 and "objects of Python as function" in capsys.readouterr().err
+    assert [path.name for path in result.folder.parent.iterdir()] == [result.folder.name]
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        ({}, "subcommand"),
+        ({"subcommand": "fit", "fit": {"seed_everything": "x"}}, "seed_everything"),
+        ({"subcommand": "fit", "fit": {"nope": 1}}, "nope"),
+        ({"subcommand": "fit", "fit": {"data": {"init_args": {"total_frames": "x"}}}}, "total_frames"),
+        ({"subcommand": "fit"}, "fit.model"),
+    ],
+)
+def test_a_config_of_python_never_ends_the_process(args, word):
+    with pytest.raises(ConfigurationError, match=f"^args: .*{word}"):
+        run(args)
 
 
 def test_a_prior_that_is_an_object(tmp_path, own_ids, functions):
@@ -165,20 +230,29 @@ def test_a_class_of_prior_on_the_command_line(command):
     assert metrics_of(folder.with_name("version_1")) == metrics_of(folder)
 
 
-def test_an_environment_that_does_not_render(command, models):
+def test_an_environment_that_does_not_render(command, models, caplog):
+    caplog.set_level("INFO", "rql_lightning.priors")
     folder = command(prior=models["ppo"], env="odd/Unrenderable-v0", add_on_reward=WISH, omega_prime=1.0, **SMALL)
     (warning,) = command.warnings
-    assert warning.startswith("warning: no video: ") and "odd/Unrenderable-v0" in warning
+    assert warning.startswith("warning: no video: odd/Unrenderable-v0") and "video.episodes" not in warning
+    said = [record.getMessage() for record in caplog.records if "ppo.zip: PPO" in record.getMessage()]
+    assert len(said) == 1  # though the file is read twice
     assert (folder / "report.html").is_file() and not (folder / "videos").exists()
 
 
-def test_threads_are_left_as_they_were(models, tmp_path):
+def test_threads_are_left_as_they_were(tmp_path, functions):
+    """A run sets them, and fails here after it has."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
+    during = []
     try:
-        with pytest.raises(rql_lightning.errors.RqlError):
-            rql_lightning.customize(models["ppo"], "Pendulum-v1", lambda *step: 1.0)
-        assert torch.get_num_threads() == 2
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("rql_lightning.train.reserve", lambda *_: during.append(torch.get_num_threads()) or 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                rql_lightning.customize(
+                    "pretrained:cartpole-rl", "CartPole-v1", WISH, folder=tmp_path, video=False, **SMALL
+                )
+        assert during == [1] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 

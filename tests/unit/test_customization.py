@@ -291,6 +291,30 @@ def test_a_bad_batch_of_add_on_rewards_is_refused_with_function_and_step(what):
     assert "step 3" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("add_on_reward", "a wish"), ("is_success", "is_success"), ("distance", "distance")]
+)
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        ("vector", f"in the batch of environments 0 to {NUM_ENVS - 1} at step 1 of their episodes"),
+        ("row by row", "in environment 0 at step 1 of its episode"),
+        ("scalar", "in environment 0 at step 1 of its episode"),
+    ],
+)
+def test_a_function_that_raises_is_named_with_those_that_it_was_called_for(kind, where, name, said):
+    def raising(observation, action, next_observation, info):
+        raise KeyError("add_on_reward")
+
+    functions = {"add_on_reward": stay_centred, "is_success": None, "distance": None, name: raising}
+    metric = None if functions["distance"] is None else Metric("distance", raising)
+    env = make(kind, Customization(functions["add_on_reward"], metric=metric, is_success=functions["is_success"]))
+    with pytest.raises(EnvironmentContractError) as raised:
+        play(env, 1)
+    message = str(raised.value)
+    assert message.startswith(f"{name} (") and where in message and f"{said} must not depend on it" in message
+
+
 @pytest.mark.parametrize("what", BAD_NUMBERS)
 def test_a_bad_add_on_reward_of_a_row_is_refused_with_function_and_step(what):
     env = make("row by row", broken_from_step(2 * NUM_ENVS + 2, BAD_NUMBERS[what], right=0.0))

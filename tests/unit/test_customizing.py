@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import gymnasium as gym
@@ -15,6 +16,8 @@ import yaml
 from stable_baselines3 import DQN, PPO
 
 from rql_lightning import tabular
+from rql_lightning.customizing import customize
+from rql_lightning.customizing.arguments import environment_arguments
 from rql_lightning.customizing.defaults import (
     Choice,
     algorithm_of,
@@ -25,10 +28,12 @@ from rql_lightning.customizing.defaults import (
 )
 from rql_lightning.customizing.given import read_prior
 from rql_lightning.customizing.paths import import_path
+from rql_lightning.customizing.result import READ
 from rql_lightning.customizing.task import read_task
 from rql_lightning.customizing.weight import Returns, choose_weight, returns_of
 from rql_lightning.errors import CheckpointError, ConfigurationError, EnvironmentContractError
 from rql_lightning.evaluation import COLUMNS, Episodes
+from rql_lightning.export import export_policy
 from rql_lightning.loading import CheckpointPrior
 from rql_lightning.priors import FunctionPrior, SamplerPrior, StableBaselines3Prior
 
@@ -141,6 +146,7 @@ def test_wishes_without_an_import_path_are_registered(request):
     other = read_task("CartPole-v1", lambda *step: -wish(*step))
     request.addfinalizer(lambda: [gym.registry.pop(name) for name in set(gym.registry) - ids])
     assert task.env != other.env and task.add_on_reward is None and "<lambda>" in str(task.unnamed)
+    assert task.base == "CartPole-v1" and task.title.startswith("CartPole-v1 with ") and "<lambda>" in task.title
     assert (task.max_episode_steps, other.max_episode_steps) == (7, 500)
     env = task.make_env(2)
     env.reset(seed=0)
@@ -150,7 +156,7 @@ def test_wishes_without_an_import_path_are_registered(request):
 
 def test_wishes_with_an_import_path_are_named():
     task = read_task("CartPole-v1", wish)
-    assert (task.env, task.add_on_reward, task.unnamed) == ("CartPole-v1", f"{__name__}.wish", None)
+    assert (task.env, task.add_on_reward, task.unnamed) == ("CartPole-v1", f"{__name__}.wish", ())
     own = read_task("rql_lightning/CartPole-v0", None)
     assert (own.add_on_reward, own.metric) == (None, "mean_abs_position")
 
@@ -176,6 +182,121 @@ def test_wishes_that_fail_are_refused(function, error, message):
 def test_a_second_wish_is_refused():
     with pytest.raises(ConfigurationError, match="CartPole-v0 has its own add-on reward"):
         read_task("rql_lightning/CartPole-v0", lambda *step: 1.0)
+
+
+# -- the arguments ----------------------------------------------------------------------------------------------------
+
+
+class Pulled(gym.Env):
+    """Moves by what its arguments say."""
+
+    observation_space, action_space = gym.spaces.Box(-99, 99, (1,)), gym.spaces.Discrete(2)
+
+    def __init__(self, by=0.0, function=None, render_mode=None):
+        self.by = float(np.sum(by)) + (0.0 if function is None else function())
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.full(1, self.by, np.float32), 0.0, False, False, {}
+
+
+@pytest.fixture
+def pulled():
+    gym.register("Pulled-v0", entry_point=Pulled, max_episode_steps=5)
+    yield "Pulled-v0"
+    del gym.registry["Pulled-v0"]
+
+
+@pytest.mark.parametrize(
+    ("by", "plain"),
+    [
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3),
+        (np.array([[1, 2]]), [[1, 2]]),
+        ((1.5, (np.float64(2.0),)), [1.5, [2.0]]),
+        (np.bool_(True), True),
+        ({"a": np.array(1.0)}, {"a": 1.0}),
+    ],
+)
+def test_numbers_and_arrays_of_numpy_become_plain_data(by, plain, pulled):
+    kwargs = environment_arguments({"by": by})
+    assert repr(kwargs) == repr({"by": plain})
+    if not isinstance(by, tuple | dict):
+        task = read_task(pulled, wish, {"by": by})
+        assert task.env_kwargs == kwargs and task.unnamed == ()
+
+
+def test_objects_are_passed_on_and_named(pulled):
+    task = read_task(pulled, wish, {"by": 1, "function": (give := lambda: 2.0)})
+    assert task.unnamed == ("data.env_kwargs.function",) and task.env_kwargs["function"] is give
+    with closing(task.make_env(1)) as env:
+        env.reset(seed=0)
+        assert env.step(np.zeros(1, int))[0].item() == 3.0
+
+
+@pytest.mark.parametrize("text", ["3", "on", "1e3", "null", "[1, 2]", "a: b"])
+@pytest.mark.parametrize("of", [lambda text: text, lambda text: [text], lambda text: {"each": text}])
+def test_texts_that_a_config_reads_as_something_else_are_refused(text, of):
+    with pytest.raises(ConfigurationError, match=r"^env_kwargs.name: found .*expected a value that a config gives"):
+        environment_arguments({"name": of(text)})
+    assert environment_arguments({"name": of("a word")}) == {"name": of("a word")}
+
+
+def test_no_limit_of_steps():
+    assert read_task("CartPole-v1", wish, {"max_episode_steps": -1}).max_episode_steps is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha_hat": "auto"}, "alpha_hat: found 'auto', expected a number > 0"),
+        ({"alpha_hat": 0}, "alpha_hat: found 0, expected a number > 0"),
+        ({"omega_prime": "much"}, "omega_prime: found 'much', expected a number >= 0 or 'auto'"),
+        ({"omega_prime": float("nan")}, "omega_prime: found nan, expected a number >= 0"),
+        ({"omega_prime": np.ones(2)}, "omega_prime: found array"),
+        ({"gamma": "x"}, "gamma: found 'x', expected a number in"),
+        ({"gamma": 1.5}, "gamma: found 1.5, expected a number in"),
+        ({"temperature": "x"}, "temperature: found 'x', expected a number > 0"),
+        ({"scale": -1}, "scale: found -1, expected a number > 0"),
+        ({"total_frames": 1.5}, "total_frames: found 1.5, expected an integer >= 1"),
+        ({"num_envs": True}, "num_envs: found True, expected an integer >= 1"),
+        ({"episodes": None}, "episodes: found None, expected an integer >= 1"),
+        ({"seed": "x"}, "seed: found 'x', expected an integer in"),
+        ({"seed": -1}, "seed: found -1, expected an integer in"),
+        ({"seed": 2**32}, "seed: found 4294967296, expected an integer in"),
+        ({"folder": None}, "folder: found None, expected a path"),
+        ({"video": "x"}, "video: found 'x', expected True or False"),
+        ({"progress": 1}, "progress: found 1, expected True or False"),
+        ({"env_kwargs": [1]}, r"env_kwargs: found \[1\], expected a dictionary"),
+        ({"env_kwargs": {1: 2}}, "env_kwargs: found {1: 2}, expected a dictionary"),
+        ({"env_kwargs": {"render_mode": "human"}}, "env_kwargs.render_mode: found 'human', expected no render mode"),
+        ({"prior": {}}, "prior: found {}, expected the class path"),
+        ({"prior": {"class_path": "rql_lightning.priors.Prior"}}, "prior: found .*, expected the class path"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_played(arguments, message, monkeypatch):
+    monkeypatch.setattr("rql_lightning.customizing.call.measure", lambda *_: pytest.fail("episodes were played"))
+    given = {"prior": "pretrained:cartpole-rl", "env": "CartPole-v1", "add_on_reward": wish, **arguments}
+    with pytest.raises(ConfigurationError, match=f"^{message}"):
+        customize(**given)
+
+
+def test_every_file_that_save_writes_is_a_prior(tmp_path):
+    pytest.importorskip("safetensors")
+    for suffix in READ:
+        path = export_policy("pretrained:cartpole-rl", tmp_path / f"policy{suffix}")
+        assert isinstance(read_prior(path).prior, CheckpointPrior)
+
+
+def test_a_prior_whose_arguments_are_objects_is_left_out_of_the_config():
+    entry = {"class_path": "rql_lightning.priors.CheckpointPrior", "init_args": {"path": "pretrained:cartpole-rl"}}
+    assert read_prior(entry).entry == entry
+    options = {"log_prob": lambda observation, action: uniform(observation, action)}
+    known = read_prior({"class_path": "rql_lightning.priors.FunctionPrior", "init_args": options})
+    assert known.entry is known.prior
 
 
 # -- ω′ ----------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from report_examples import results, run_folder
 
 import rql_lightning.reproduce.__main__ as reproduce
 from rql_lightning.errors import ConfigurationError, OutputError
-from rql_lightning.reproduce.jobs import locked
 from rql_lightning.reproduce.publish import publish
 from rql_lightning.reproduce.results import Result, read_results_csv
 
@@ -112,13 +111,19 @@ def test_no_place_to_publish(tmp_path):
         publish(results(run_folder(tmp_path / "run")), tmp_path / "file", "t", "c")
 
 
-def test_one_command_at_a_time_adds_to_a_folder(tmp_path):
-    old = found_in(tmp_path / "run")
-    with ThreadPoolExecutor(2) as pool, locked(tmp_path / "published" / ".lock", wait=False):
-        waiting = pool.submit(publish, old, tmp_path / "published", "t", "first")
-        assert wait([waiting], timeout=0.5).not_done
-        assert not (tmp_path / "published" / "results.csv").exists()
-    assert waiting.result().is_file()
+def test_one_command_at_a_time_adds_to_a_folder(tmp_path, monkeypatch):
+    """The lock is taken before anything is written, and held until all is."""
+    table, events = tmp_path / "published" / "results.csv", []
+
+    @contextmanager
+    def recorder(path, wait):
+        events.append(("taken", path, wait, table.exists()))
+        yield 0
+        events.append(("released", table.exists()))
+
+    monkeypatch.setattr("rql_lightning.reproduce.publish.locked", recorder)
+    publish(found_in(tmp_path / "run"), tmp_path / "published", "t", "first")
+    assert events == [("taken", tmp_path / "published" / ".lock", True, False), ("released", True)]
 
 
 @pytest.mark.parametrize("table", sorted(Path(__file__).parents[2].glob("docs/results/*/results.csv")), ids=str)
