@@ -230,7 +230,9 @@ class StableBaselines3Prior(Prior):
         Raises:
             SpaceMismatchError: If no algorithm supports the spaces, or they differ from those of the file.
         """
-        super().attach(observation_space, action_space)  # first, as its errors name the file and both spaces
+        if not isinstance(observation_space, gym.spaces.Box):
+            self._check_spaces(observation_space, action_space)  # which says how to flatten it
+        super().attach(observation_space, action_space)  # then, as its errors name the file and both spaces
         self._check_spaces(observation_space, action_space)
         self.action_space = action_space
         if self.bounds is not None:
