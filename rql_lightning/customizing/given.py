@@ -71,10 +71,19 @@ def read_prior(given: GivenPrior, temperature: float | None = None, scale: float
     if isinstance(given, Prior):
         return KnownPrior(given, given)
     if isinstance(given, Mapping):
-        entry = plain_of(dict(given))
+        entry = _with_paths(plain_of(dict(given)))
         prior = _instantiated(entry)
         return KnownPrior(prior, entry if is_plain(entry) else prior)
     return _from_code(given)
+
+
+def _with_paths(value: Any) -> Any:
+    """Return an entry of a config with import paths in place of functions that have one, at any depth."""
+    if isinstance(value, dict):
+        return {name: _with_paths(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_with_paths(each) for each in value]
+    return (import_path(value) or value) if callable(value) else value
 
 
 def _from_class(kind: type[Prior], options: dict[str, Any]) -> KnownPrior:
