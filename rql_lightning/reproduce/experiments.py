@@ -215,6 +215,12 @@ TUNED: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "kl_reward": {"model.omega_prime": "0.03", "model.learning_rate": "3e-4"},
         "prior_likelihood_reward": {"model.omega_prime": "0.03", "model.learning_rate": "3e-4"},
     },
+    "parking": {
+        "residual_sac": {"model.omega_prime": "0.02"},
+        "greedy": {"model.omega_prime": "0.07"},
+        "kl_reward": {"model.omega_prime": "0.007"},
+        "prior_likelihood_reward": {"model.omega_prime": "0.02"},
+    },
 }
 """Settings of the ablations by task and config, each the best of as many trials (docs/ablations.md)."""
 
