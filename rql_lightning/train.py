@@ -42,6 +42,7 @@ from rql_lightning.checkpoints import resolve
 from rql_lightning.config_files import print_as_utf8, read_as_utf8
 from rql_lightning.data import TaskDataModule
 from rql_lightning.errors import ConfigurationError, RqlError, require
+from rql_lightning.parsers import RunParser
 from rql_lightning.reporting.console import command, tell
 
 PREDICT = ("episodes", "deterministic", "epsilon", "seed")
@@ -274,7 +275,8 @@ def _command_line(args: ArgsType, command: str | None, note: str) -> CommandLine
         save_config_callback=SavedConfig,
         save_config_kwargs={"note": note},
         seed_everything_default=0,
-        parser_kwargs={"allow_abbrev": False},  # a shortened key is a typo
+        parser_class=RunParser,
+        parser_kwargs={"allow_abbrev": False, "prog": "python -m rql_lightning.train"},  # a shortened key is a typo
         trainer_defaults={
             "default_root_dir": "runs",
             "max_epochs": 1,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from rql_lightning.callbacks.signals import Stopped
 from rql_lightning.customizing.call import customize
+from rql_lightning.parsers import ShortErrors
 from rql_lightning.priors import Prior
 from rql_lightning.reporting.console import command, tell
 
@@ -16,10 +17,10 @@ OWN: set[str | int] = {"prior", "add_on_reward", "command"}
 """Arguments of the function that have other types on the command line, or are not there."""
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> ShortErrors:
     """Return the parser, whose arguments are those of :func:`customize`."""
     description = "Customise a policy to an add-on reward, with settings that are chosen for it."
-    parser = ArgumentParser("python -m rql_lightning.customize", description=description, allow_abbrev=False)
+    parser = ShortErrors("python -m rql_lightning.customize", description=description, allow_abbrev=False)
     text = (
         "Policy to customise: the zip of a model of Stable-Baselines3 or its folder of the model hub, a checkpoint of "
         "this library or the folder of its run, pretrained:<name>, or the class of a prior, whose arguments follow, "
