@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 from rql_lightning.customizing.arguments import environment_arguments
 from rql_lightning.customizing.paths import import_path
 from rql_lightning.envs import Customization, register_task
-from rql_lightning.envs.registration import make_vector_env, no_wish
+from rql_lightning.envs.registration import UNNAMED_IDS, make_vector_env, no_wish
 from rql_lightning.errors import ConfigurationError, RqlError, require
 from rql_lightning.plain import is_plain
 from rql_lightning.reporting.console import tell
@@ -122,7 +122,7 @@ def _registered(env: str, wish: Callable[..., Any] | Customization, env_kwargs: 
                 "the environment without customization as env"
             )
     name = env.rpartition(":")[2]
-    ids = (f"customized-{number}/{name.rpartition('/')[2]}" for number in itertools.count())
+    ids = (f"{UNNAMED_IDS}{number}/{name.rpartition('/')[2]}" for number in itertools.count())
     new = next(each for each in ids if each not in gym.registry)
     register_task(new, base=name, customization=wish)
     return new

@@ -17,6 +17,9 @@ from rql_lightning.envs.vector import SameStepAutoreset, StatefulSyncVectorEnv
 from rql_lightning.envs.wrappers import CustomizationWrapper, VectorCustomizationWrapper
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError, RqlError, require
 
+UNNAMED_IDS = "customized-"
+"""First letters of ids that stand for an add-on reward without an import path, and mean nothing in another process."""
+
 
 @dataclass(frozen=True)
 class Task:

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import yaml  # type: ignore[import-untyped]
 
-from rql_lightning.envs.registration import has_add_on_reward
+from rql_lightning.envs.registration import UNNAMED_IDS, has_add_on_reward
 from rql_lightning.errors import ConfigurationError
 from rql_lightning.export.laws import alone
 from rql_lightning.export.stable_baselines3 import boltzmann_temperature
@@ -18,6 +18,7 @@ from rql_lightning.policies import Categorical, Policy, SquashedNormal
 from rql_lightning.reporting.html.run import ORIGIN, summaries
 from rql_lightning.reporting.tables import results_rows
 
+UNNAMED = "a function without an import path"
 LOADING = {
     ".ckpt": (
         "from rql_lightning import load_policy\n\npolicy = load_policy({name!r})\naction = policy.act(observation)"
@@ -115,6 +116,7 @@ def _of_run(
     data = (config.get("data") or {}).get("init_args") or {}
     reward, env = settings.get("data/reward", data.get("reward")), data.get("env")
     own = f"that of {env}" if env is not None and reward is not None and has_add_on_reward(env) else None
+    own = UNNAMED if own and str(env).startswith(UNNAMED_IDS) else own
     versions = ", ".join(f"{name} {version}" for name, version in fit.get("versions", {}).items())
     known = {
         "ω′": settings.get("model/omega_prime"),

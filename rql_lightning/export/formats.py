@@ -58,9 +58,10 @@ def export_policy(
     _check_free(target, beside, source, force)
     text = card(found, about, target, _run_of(source) if run is None else _folder(run))
     blob = _encoded(found, about, target.suffix)
-    for path, content in ((target, blob), (beside, text.encode())):
-        with writing(path), replacing(path) as file:
-            file.write(content)
+    with writing(beside), replacing(beside) as page:  # opened first: its longer name may be one that no disk takes
+        page.write(text.encode())
+        with writing(target), replacing(target) as file:
+            file.write(blob)
     return target
 
 

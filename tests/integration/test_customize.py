@@ -130,7 +130,8 @@ def test_a_wish_without_a_name_in_python(models, tmp_path, own_ids):
         result.save(tmp_path / "customised.zip")
     exported = SAC.load(result.export(tmp_path / "customised.zip"), device="cpu")
     np.testing.assert_allclose(exported.predict(observation, deterministic=True)[0], saved.act(observation), atol=1e-5)
-    assert "Pendulum-v1" in (tmp_path / "customised.zip.md").read_text(encoding="utf-8")
+    card = (tmp_path / "customised.zip.md").read_text(encoding="utf-8")
+    assert "`Pendulum-v1`" in card and "a function without an import path" in card and "customized-" not in card
     _check_report(result, tmp_path)
 
 

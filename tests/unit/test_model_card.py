@@ -11,7 +11,7 @@ import torch
 import yaml
 from exported_policies import CARTPOLE, actor, module_prior, soft_q, wrapped
 
-from rql_lightning.errors import ConfigurationError
+from rql_lightning.errors import ConfigurationError, OutputError
 from rql_lightning.export import export_policy
 from rql_lightning.loading import CheckpointPrior
 from rql_lightning.reporting.metrics import write_metrics
@@ -173,3 +173,11 @@ def test_a_file_of_something_else_is_refused(name, text, tmp_path):
     (run / name).write_text(text)
     with pytest.raises(ConfigurationError, match="run: found files with other content"):
         export_policy(run / "checkpoints/last.ckpt", tmp_path / "policy.ckpt")
+
+
+def test_a_name_that_is_too_long_for_the_card_leaves_neither(tmp_path):
+    """The card's file name is three characters longer than the policy's."""
+    target = tmp_path / f"{'a' * 249}.ckpt"
+    with pytest.raises(OutputError, match=r"\.ckpt\.md: "):
+        export_policy(CARTPOLE, target)
+    assert not list(tmp_path.iterdir())
