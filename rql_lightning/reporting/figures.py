@@ -107,7 +107,7 @@ def finish_curves(axes: Axes, title: str) -> None:
     from matplotlib.ticker import EngFormatter
 
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel("environment frames")
+    axes.set_xlabel("frames")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.locator_params(axis="x", nbins=5)
 
