@@ -124,15 +124,16 @@ def register_task(id: str, base: str, customization: Customization | StepFunctio
     register(id, task_on(base, customization))
 
 
-def register(id: str, task: Task, module: str | None = None) -> None:
+def register(id: str, task: Task, module: str | None = None, suffix: str = "") -> None:
     """Register a task whose environments are made in its own way.
 
     Args:
         id: The new id.
         task: How its environments are made.
         module: A module in which ``make`` and ``make_vec`` are the task's, by which a stored spec finds them.
+        suffix: Suffix of these two names in a module of several tasks, such as ``_hopper``.
     """
-    names = None if module is None else (f"{module}:make", f"{module}:make_vec")
+    names = None if module is None else (f"{module}:make{suffix}", f"{module}:make_vec{suffix}")
     make, make_vec = names or (task.make, task.make_vec)
     gym.register(id, entry_point=make, vector_entry_point=make_vec, max_episode_steps=task.max_episode_steps)
 
