@@ -45,6 +45,8 @@ class SoftActorCritic(Algorithm):
             [-1, 1]; null for minus the number of action dimensions.
         goal_scales: One scale per number of the goal, for observations that start with the desired and the achieved
             goal, as in Parking; the networks also get asinh(scale * (achieved - desired)). null for no such inputs.
+        normalize_observations: Whether numbers of an observation without finite bounds are normalised by running mean
+            and variance over the collected frames, and clipped to [-10, 10]; those with bounds are scaled by them.
         gamma: Discount factor, in [0, 1].
         learning_rate: Initial learning rate of Adam, for the actor, the critics and an automatic temperature.
         learning_rate_schedule: Learning rate schedule: 'constant', or 'linear' to decrease it to 0 over the budget.
@@ -71,6 +73,7 @@ class SoftActorCritic(Algorithm):
         self,
         hidden_sizes: list[int] = [64, 64],  # noqa: B006 (shown by --help; never mutated)
         goal_scales: list[float] | None = None,
+        normalize_observations: bool = False,
         alpha: Temperature = "auto",
         initial_alpha: float = 1.0,
         target_entropy: float | None = None,
@@ -88,6 +91,7 @@ class SoftActorCritic(Algorithm):
         super().__init__()
         self.start_at, self.critic_warm_up_updates = start_at, critic_warm_up_updates
         self.hidden_sizes, self.goal_scales = list(hidden_sizes), goal_scales
+        self.normalize_observations = normalize_observations
         self.alpha, self.initial_alpha = alpha, initial_alpha
         self.target_entropy, self.gamma, self.tau = target_entropy, gamma, tau
         self.learning_rate, self.learning_rate_schedule = learning_rate, learning_rate_schedule
@@ -100,7 +104,7 @@ class SoftActorCritic(Algorithm):
         self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str
     ) -> SquashedGaussianPolicy:
         """Build the actor."""
-        encoder = Encoder.scaled_of(observation_space, self.goal_scales)
+        encoder = Encoder.scaled_of(observation_space, self.goal_scales, self.normalize_observations)
         return SquashedGaussianPolicy(observation_space, action_space, self.hidden_sizes, encoder, task=task)
 
     def next_value(self, minibatch: Minibatch, next_q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
@@ -368,6 +372,8 @@ class SoftActorCritic(Algorithm):
         return {"action": self.policy.bounds.to_environment(torch.tanh(pre_tanh)), "pre_tanh": pre_tanh}
 
     def annotate(self, frames: TensorDictBase) -> TensorDictBase:
-        """Replace the actions of frames ``[N, T]`` by actions in [−1, 1]."""
+        """Replace the actions of frames ``[N, T]`` by actions in [−1, 1], and observe their observations."""
+        observation = self.policy.flatten(frames["observation"])
+        self.policy.encoder.observe(observation, self.average, self.trainer.world_size)
         frames["action"] = torch.tanh(frames["pre_tanh"])
         return frames
