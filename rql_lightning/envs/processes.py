@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,7 +21,7 @@ from rql_lightning.envs.vector import with_plain_reward
 from rql_lightning.errors import EnvironmentContractError
 
 PATIENCE = 5.0
-"""Seconds that a process has to close its environment before it is killed."""
+"""Seconds that processes have to close their environments before they are killed."""
 
 
 class ProcessVectorEnv(AsyncVectorEnv):
@@ -56,14 +57,32 @@ class ProcessVectorEnv(AsyncVectorEnv):
     ) -> tuple[Any, dict[str, Any]]:
         """Start episodes: all of them, or those of ``options["reset_mask"]``."""
         with self._watched():
-            observation, info = super().reset(seed=seed, options=options)
+            self.reset_async(seed=seed, options=options)
+            self._wait()
+            observation, info = self.reset_wait()
         return copied(observation), info
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step all environments."""
         with self._watched():
-            observation, *rest = super().step(actions)
+            self.step_async(actions)
+            self._wait()
+            observation, *rest = self.step_wait()
         return (copied(observation), *rest)
+
+    def _wait(self) -> None:
+        """Wait for the answers of all processes: to receive one after another would wait for ever once one has ended.
+
+        Raises:
+            EOFError: If a process has ended.
+        """
+        sentinels = [process.sentinel for process in self.processes]
+        waiting = {pipe for pipe in self.parent_pipes if pipe is not None}
+        while waiting:
+            ready = wait([*waiting, *sentinels])
+            if any(sentinel in ready for sentinel in sentinels):
+                raise EOFError
+            waiting.difference_update(ready)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -114,8 +133,9 @@ class ProcessVectorEnv(AsyncVectorEnv):
             if pipe is not None:
                 with suppress(OSError):  # its process has ended
                     pipe.send(("close", None))
+        deadline = time.monotonic() + (0 if terminate else PATIENCE if timeout is None else timeout)
         for process in self.processes:
-            process.join(0 if terminate else PATIENCE if timeout is None else timeout)
+            process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():
                 process.kill()
                 process.join()

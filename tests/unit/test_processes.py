@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -44,6 +46,28 @@ class Failing(gym.Env[Any, Any]):
             os.kill(os.getpid(), signal.SIGTERM)
         reward = "much" if action[0] == 4 else 0.5
         return np.ones(1, np.float32), reward, False, False, {"pid": os.getpid()}
+
+
+class Collapsing(Failing):
+    """Raises an error in the third step."""
+
+    def step(self, action: Any) -> Any:
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps == 3:
+            raise RuntimeError("fell over")
+        return np.ones(1, np.float32), 0.5, False, False, {}
+
+
+@pytest.fixture
+def collapsing() -> Iterator[str]:
+    gym.register("tests/Collapsing-v0", entry_point=Collapsing)
+    yield "tests/Collapsing-v0"
+    gym.registry.pop("tests/Collapsing-v0")
+
+
+def workers() -> list[str]:
+    """The processes of environments that run."""
+    return [child.name for child in multiprocessing.active_children() if "ProcessVectorEnv" in child.name]
 
 
 def failing(number: int = 3, processes: int = 2) -> ProcessVectorEnv:
@@ -100,9 +124,11 @@ def test_an_error_names_the_environment_and_closing_still_works():
     env.close()
 
 
+@pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("index", [0, 2])
-def test_a_process_that_ends_is_named(index):
-    env = failing()
+def test_a_process_that_ends_is_named(index, processes):
+    """Also if it was the only one that was allowed to step."""
+    env = failing(processes=processes)
     with pytest.raises(
         EnvironmentContractError, match=rf"^environment {index} of Failing-v0: .* exit code 3, expected"
     ):
@@ -147,7 +173,17 @@ def test_a_run_collects_the_same_frames(fit):
         algorithm = SoftActorCritic(hidden_sizes=[8])
         fit(algorithm, ReplayDataModule(processes=processes, **SMALL))
         weights.append({name: each.clone() for name, each in algorithm.state_dict().items()})
+        assert not workers()
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+
+
+def test_a_run_whose_environment_fails_leaves_no_process_behind(fit, collapsing):
+    data = ReplayDataModule(processes=1, **{**SMALL, "env": collapsing})
+    with pytest.raises(
+        EnvironmentContractError, match=rf"^environment 0 of {collapsing}: found RuntimeError: fell over$"
+    ):
+        fit(SoftActorCritic(hidden_sizes=[8]), data)
+    assert not workers()
 
 
 def test_processes_that_make_no_sense_are_refused():
