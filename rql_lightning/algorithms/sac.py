@@ -45,8 +45,6 @@ class SoftActorCritic(Algorithm):
             [-1, 1]; null for minus the number of action dimensions.
         goal_scales: One scale per number of the goal, for observations that start with the desired and the achieved
             goal, as in Parking; the networks also get asinh(scale * (achieved - desired)). null for no such inputs.
-        normalize_observations: Whether numbers of an observation without finite bounds are normalised by running mean
-            and variance over the collected frames, and clipped to [-10, 10]; those with bounds are scaled by them.
         gamma: Discount factor, in [0, 1].
         learning_rate: Initial learning rate of Adam, for the actor, the critics and an automatic temperature.
         learning_rate_schedule: Learning rate schedule: 'constant', or 'linear' to decrease it to 0 over the budget.
@@ -58,6 +56,8 @@ class SoftActorCritic(Algorithm):
         start_at: Checkpoint, or name of a shipped policy, from whose actor of the same architecture the weights are
             copied before training; null for random initial weights.
         critic_warm_up_updates: Number of updates at the start of training in which only the critics learn.
+        normalize_observations: Whether numbers of an observation without finite bounds are normalised by running mean
+            and variance over the collected frames, and clipped to [-10, 10]; those with bounds are scaled by them.
     """
 
     policy: SquashedGaussianPolicy
@@ -73,7 +73,6 @@ class SoftActorCritic(Algorithm):
         self,
         hidden_sizes: list[int] = [64, 64],  # noqa: B006 (shown by --help; never mutated)
         goal_scales: list[float] | None = None,
-        normalize_observations: bool = False,
         alpha: Temperature = "auto",
         initial_alpha: float = 1.0,
         target_entropy: float | None = None,
@@ -86,6 +85,7 @@ class SoftActorCritic(Algorithm):
         noise_correlation: float = 0.0,
         start_at: str | None = None,
         critic_warm_up_updates: int = 0,
+        normalize_observations: bool = False,
     ) -> None:
         check_hyperparameters(locals())
         super().__init__()
