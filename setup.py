@@ -39,6 +39,7 @@ setup(
         "video": ["av>=14"],
         "onnx": ["onnx>=1.18", "onnxscript>=0.5"],
         "safetensors": ["safetensors>=0.5"],
+        "mujoco": ["gymnasium[mujoco]>=1.4,<2"],
         "stable-baselines3": ["stable-baselines3>=2.7"],
         "bench-jax": ["sbx-rl>=0.20"],
         "reproduce": ["scipy>=1.15"],
@@ -70,6 +71,7 @@ setup(
             "onnxscript>=0.5",
             "onnxruntime>=1.20",
             "safetensors>=0.5",
+            "gymnasium[mujoco]>=1.4,<2",
         ],
     },
 )

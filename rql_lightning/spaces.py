@@ -184,6 +184,12 @@ def observation_scale(space: gym.Space[Any]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(middle.astype(np.float32)), torch.from_numpy(half_width.astype(np.float32))
 
 
+def unbounded(space: gym.Space[Any]) -> list[bool]:
+    """Return whether each number of a ``Box``, D in all, lacks finite bounds."""
+    low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
+    return (~_has_bounds(low, high)).tolist()
+
+
 def _has_bounds(low: np.ndarray[Any, Any], high: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     largest = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
     return (largest < 1e30) & (low < high)  # some spaces have the largest float32 where they have no bound

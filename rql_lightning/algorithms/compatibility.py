@@ -73,6 +73,12 @@ def _check_description(about: dict[str, Any], algorithm: Built, path: str) -> No
             raise CheckpointError(
                 f"{path}: found {key} {found['encoder'][key]}, expected the config's {expected['encoder'][key]}"
             )
+    if found["encoder"].get("running") != expected["encoder"].get("running"):
+        normalized = found["encoder"].get("running") is not None
+        raise CheckpointError(
+            f"{path}: found observations {'with' if normalized else 'without'} running normalisation, expected "
+            f"{'none' if normalized else 'one'}, as model.normalize_observations says"
+        )
     for key in expected.keys() - COMPARED_OTHERWISE:
         if found[key] != expected[key]:
             raise CheckpointError(f"{path}: found {key} {found[key]}, expected the config's {expected[key]}")

@@ -95,6 +95,7 @@ _RULES: dict[str, tuple[Any, str]] = {
     "target_entropy": (lambda value: value is None or math.isfinite(value), "a finite number of nats, or null"),
     "omega_prime": (lambda value: value is None or _not_negative(value), "a finite number >= 0"),
     "goal_scales": (lambda value: value is None or all(map(_positive, value)), "finite numbers > 0, or null"),
+    "normalize_observations": (lambda value: isinstance(value, bool), "true or false"),
     "gamma": (_fraction, "a number in [0, 1]"),
     "learning_rate": (_positive, "a finite number > 0"),
     "learning_rate_schedule": (lambda value: value in ("constant", "linear"), "'constant' or 'linear'"),

@@ -127,7 +127,7 @@ class IQLearnSAC(InverseLearner, SoftActorCritic):
 
     Args:
         alpha: Temperature, a number: learning it too is unstable.
-        **settings: Arguments of InverseLearner and SoftActorCritic.
+        **settings: Arguments of InverseLearner, and of SoftActorCritic except normalize_observations.
     """
 
     alpha: float
@@ -135,7 +135,8 @@ class IQLearnSAC(InverseLearner, SoftActorCritic):
     def __init__(self, alpha: float = 0.1, **settings: Any) -> None:
         expected = "a number: a learnt temperature is unstable without a reward"
         require(not isinstance(alpha, str), "model.alpha", alpha, expected)
-        super().__init__(alpha=alpha, **settings)
+        # Statistics are of collected frames, and demonstrations are none.
+        super().__init__(alpha=alpha, normalize_observations=False, **settings)
 
     @property
     def entropy_range(self) -> tuple[None, float]:

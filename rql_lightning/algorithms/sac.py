@@ -56,6 +56,8 @@ class SoftActorCritic(Algorithm):
         start_at: Checkpoint, or name of a shipped policy, from whose actor of the same architecture the weights are
             copied before training; null for random initial weights.
         critic_warm_up_updates: Number of updates at the start of training in which only the critics learn.
+        normalize_observations: Whether numbers of an observation without finite bounds are normalised by running mean
+            and variance over the collected frames, and clipped to [-10, 10]; those with bounds are scaled by them.
     """
 
     policy: SquashedGaussianPolicy
@@ -83,11 +85,13 @@ class SoftActorCritic(Algorithm):
         noise_correlation: float = 0.0,
         start_at: str | None = None,
         critic_warm_up_updates: int = 0,
+        normalize_observations: bool = False,
     ) -> None:
         check_hyperparameters(locals())
         super().__init__()
         self.start_at, self.critic_warm_up_updates = start_at, critic_warm_up_updates
         self.hidden_sizes, self.goal_scales = list(hidden_sizes), goal_scales
+        self.normalize_observations = normalize_observations
         self.alpha, self.initial_alpha = alpha, initial_alpha
         self.target_entropy, self.gamma, self.tau = target_entropy, gamma, tau
         self.learning_rate, self.learning_rate_schedule = learning_rate, learning_rate_schedule
@@ -100,7 +104,7 @@ class SoftActorCritic(Algorithm):
         self, observation_space: gym.Space[Any], action_space: gym.Space[Any], task: str
     ) -> SquashedGaussianPolicy:
         """Build the actor."""
-        encoder = Encoder.scaled_of(observation_space, self.goal_scales)
+        encoder = Encoder.scaled_of(observation_space, self.goal_scales, self.normalize_observations)
         return SquashedGaussianPolicy(observation_space, action_space, self.hidden_sizes, encoder, task=task)
 
     def next_value(self, minibatch: Minibatch, next_q: Tensor, sample: Sample, alpha_hat: Tensor) -> Tensor:
@@ -368,6 +372,8 @@ class SoftActorCritic(Algorithm):
         return {"action": self.policy.bounds.to_environment(torch.tanh(pre_tanh)), "pre_tanh": pre_tanh}
 
     def annotate(self, frames: TensorDictBase) -> TensorDictBase:
-        """Replace the actions of frames ``[N, T]`` by actions in [−1, 1]."""
+        """Replace the actions of frames ``[N, T]`` by actions in [−1, 1], and observe their observations."""
+        observation = self.policy.flatten(frames["observation"])
+        self.policy.encoder.observe(observation, self.average, self.trainer.world_size)
         frames["action"] = torch.tanh(frames["pre_tanh"])
         return frames

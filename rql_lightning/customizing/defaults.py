@@ -83,6 +83,7 @@ def model_settings(choice: Choice, prior: Policy) -> dict[str, Any]:
     return {
         **settings,
         "hidden_sizes": actor.hidden_sizes,
+        **({"normalize_observations": True} if actor.encoder.running is not None else {}),
         "goal_scales": actor.encoder.goal_scales or None,
         "start_at_prior": True,
         "critic_warm_up_updates": settings["prior_frames"] // 5,
@@ -93,8 +94,9 @@ def can_start_at(actor: Policy) -> bool:
     """Return whether an actor of soft actor-critic can start from the weights of a policy."""
     if not isinstance(actor, SquashedGaussianPolicy) or actor.encoder.raw:
         return False
-    fresh = Encoder.scaled_of(actor.observation_space, actor.encoder.goal_scales)
-    return fresh.describe() == actor.encoder.describe()
+    normalized = actor.encoder.running is not None
+    fresh = Encoder.scaled_of(actor.observation_space, actor.encoder.goal_scales, normalized)
+    return fresh.fixed == actor.encoder.fixed
 
 
 def prior_frames(choice: Choice, prior: Policy) -> int:

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from rql_lightning.checkpoints import read_data, write_atomically
 from rql_lightning.data.memory import check_memory
 from rql_lightning.data.task import EVALUATION_SEEDS, TaskDataModule, require_counts, training_seed
-from rql_lightning.errors import CheckpointError, ConfigurationError, require
+from rql_lightning.errors import CheckpointError, ConfigurationError, is_integer, require
 from rql_lightning.spaces import space_from_data, space_to_data
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class ReplayDataModule(TaskDataModule):
         batch_size: Number of transitions in the minibatch of one update.
         replay_size: Capacity of the replay buffer in transitions, on each rank; the oldest are replaced.
         warm_up_frames: Number of frames collected before the first update, over all ranks.
+        processes: For environments that are slow in Python, how many of them step at a time while frames are collected,
+            each environment in a process of its own; 0 to step them one after another in the process of the run.
         **settings: Arguments of TaskDataModule.
     """
 
@@ -57,6 +59,7 @@ class ReplayDataModule(TaskDataModule):
         batch_size: int = 64,
         replay_size: int = 100_000,
         warm_up_frames: int = 1024,
+        processes: int = 0,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -68,6 +71,9 @@ class ReplayDataModule(TaskDataModule):
         require(batch_size <= replay_size, "data.batch_size", batch_size, f"at most data.replay_size = {replay_size}")
         expected = f"a multiple of data.num_envs = {num_envs}"
         require(frames_per_batch % num_envs == 0, "data.frames_per_batch", frames_per_batch, expected)
+        accepted = is_integer(processes, 0) and processes <= num_envs
+        require(accepted, "data.processes", processes, f"an integer >= 0 and at most data.num_envs = {num_envs}")
+        self.processes = processes
         self.num_envs, self.frames_per_batch, self.updates_per_batch = num_envs, frames_per_batch, updates_per_batch
         self.batch_size, self.replay_size, self.warm_up_frames = batch_size, replay_size, warm_up_frames
         self.replay_file: str | None = None
@@ -107,7 +113,8 @@ class ReplayDataModule(TaskDataModule):
         seed = training_seed(run_seed, self.num_envs, rank, self.frames)
         samples = self.updates_per_batch * self.batch_size
         sizes = (self.frames_per_batch, self.replay_size, samples)
-        return Collection(self.make_env(self.num_envs), self.algorithm, *sizes, seed, restored, f"{source}")
+        env = self.make_env(self.num_envs, processes=self.processes)
+        return Collection(env, self.algorithm, *sizes, seed, restored, f"{source}")
 
     def complete(self, batch: TensorDictBase) -> TensorDictBase:
         """Add to sampled transitions ``[K, B]`` what a training batch has besides them; nothing here."""

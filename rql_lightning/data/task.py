@@ -100,15 +100,16 @@ class TaskDataModule(pl.LightningDataModule):
         """Whether a trainer is running ``fit``."""
         return self.trainer is not None and self.trainer.state.fn == "fit"
 
-    def make_env(self, num_envs: int, reference: bool = False) -> VectorEnv:
+    def make_env(self, num_envs: int, reference: bool = False, processes: int = 0) -> VectorEnv:
         """Create a vector environment of the task, with this module's reward.
 
         Args:
             num_envs: Number of environments.
             reference: Whether to create the reference environments of a task that has a compiled form.
+            processes: How many environments step at a time, each in a process of its own; 0 for one after another.
         """
         task = (self.env, num_envs, self.reward, self.omega, self.add_on_reward, self.env_kwargs)
-        return make_vector_env(*task, reference=reference)
+        return make_vector_env(*task, reference=reference, processes=processes)
 
     def setup(self, stage: str) -> None:
         """Read the environment's spaces, so that an unknown id is refused before anything is allocated."""

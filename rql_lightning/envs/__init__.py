@@ -1,6 +1,6 @@
 """Customised environments: importing this registers the ids ``rql_lightning/<Task>-v0`` with Gymnasium."""
 
-from rql_lightning.envs import cartpole, highway, mountain_car, parking
+from rql_lightning.envs import cartpole, highway, mountain_car, mujoco, parking
 from rql_lightning.envs.customization import Customization, Metric
 from rql_lightning.envs.registration import make_vector_env, register, register_task
 from rql_lightning.envs.wrappers import CustomizationWrapper, VectorCustomizationWrapper
@@ -21,3 +21,11 @@ for _id, _module in (
     ("rql_lightning/Parking-v0", parking),
 ):
     register(_id, _module.TASK, module=_module.__name__)
+
+for _id, _task, _suffix in (
+    ("rql_lightning/HalfCheetah-v0", mujoco.HALF_CHEETAH_TASK, "_half_cheetah"),
+    ("rql_lightning/Hopper-v0", mujoco.HOPPER_TASK, "_hopper"),
+    ("rql_lightning/Swimmer-v0", mujoco.SWIMMER_TASK, "_swimmer"),
+    ("rql_lightning/Ant-v0", mujoco.ANT_TASK, "_ant"),
+):
+    register(_id, _task, module=mujoco.__name__, suffix=_suffix)

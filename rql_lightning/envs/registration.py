@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from rql_lightning.envs.customization import Customization, RewardName, StepFunction
+from rql_lightning.envs.processes import ProcessVectorEnv
 from rql_lightning.envs.vector import SameStepAutoreset, StatefulSyncVectorEnv
 from rql_lightning.envs.wrappers import CustomizationWrapper, VectorCustomizationWrapper
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError, RqlError, require
@@ -61,6 +62,7 @@ class Task:
         autoreset_mode: AutoresetMode | str = AutoresetMode.DISABLED,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
+        processes: int = 0,
         **kwargs: Any,
     ) -> VectorEnv:
         """N customised environments: the entry point for ``gym.make_vec``.
@@ -73,6 +75,7 @@ class Task:
             autoreset_mode: DISABLED or SAME_STEP.
             render_mode: What ``render`` returns.
             max_episode_steps: Time limit beside those that the environments have of their own; ``None`` or −1 for none.
+            processes: How many environments step at a time, each in a process of its own; 0 for one after another.
             kwargs: The id's own.
         """
         mode, settings = _autoreset_mode(autoreset_mode), self._settings(kwargs)
@@ -81,8 +84,13 @@ class Task:
         require(accepted, "max_episode_steps", limit, "an integer >= 1, or -1 for no limit")
         if self.make_compiled is None or reference:
             maker = partial(self._make_limited, limit, **settings, **_rendering(render_mode))
-            env: VectorEnv = StatefulSyncVectorEnv([maker for _ in range(num_envs)])
+            makers: list[Callable[[], gym.Env[Any, Any]]] = [maker for _ in range(num_envs)]
+            name = self.base or "the reference environment"
+            env: VectorEnv
+            env = ProcessVectorEnv(makers, processes, name) if processes else StatefulSyncVectorEnv(makers)
         else:
+            expected = "0: compiled environments step all together, in one process"
+            require(processes == 0, "processes", processes, expected)
             limited = {} if limit is None else {"max_episode_steps": limit}
             env = self.make_compiled(num_envs, **kwargs, **limited, **_rendering(render_mode))
         env = VectorCustomizationWrapper(env, self.customization(**settings), reward=reward, omega=omega)
@@ -127,15 +135,16 @@ def register_task(id: str, base: str, customization: Customization | StepFunctio
     register(id, task_on(base, customization))
 
 
-def register(id: str, task: Task, module: str | None = None) -> None:
+def register(id: str, task: Task, module: str | None = None, suffix: str = "") -> None:
     """Register a task whose environments are made in its own way.
 
     Args:
         id: The new id.
         task: How its environments are made.
         module: A module in which ``make`` and ``make_vec`` are the task's, by which a stored spec finds them.
+        suffix: Suffix of these two names in a module of several tasks, such as ``_hopper``.
     """
-    names = None if module is None else (f"{module}:make", f"{module}:make_vec")
+    names = None if module is None else (f"{module}:make{suffix}", f"{module}:make_vec{suffix}")
     make, make_vec = names or (task.make, task.make_vec)
     gym.register(id, entry_point=make, vector_entry_point=make_vec, max_episode_steps=task.max_episode_steps)
 
@@ -173,6 +182,7 @@ def make_vector_env(
     add_on_reward: str | None = None,
     env_kwargs: dict[str, Any] | None = None,
     reference: bool = False,
+    processes: int = 0,
 ) -> VectorEnv:
     """Create the vector environment for training and evaluation, from any Gymnasium id and an add-on reward.
 
@@ -184,13 +194,15 @@ def make_vector_env(
         add_on_reward: Import path ``module.function`` of the add-on reward, for an id without one of its own.
         env_kwargs: Further keyword arguments of the environment.
         reference: Whether to create the reference environments of a task that has a compiled form.
+        processes: How many environments step at a time, each in a process of its own; 0 for one after another.
 
     Returns:
         A vector environment in ``AutoresetMode.DISABLED`` with a ``customization`` attribute.
 
     Raises:
         EnvironmentContractError: if the id is unknown or the environment refuses its arguments.
-        ConfigurationError: if the add-on reward cannot be imported, or the task already has one.
+        ConfigurationError: if the add-on reward cannot be imported, or the task already has one; or if compiled
+            environments are to run in processes.
     """
     spec = _find_spec(env)
     kwargs = dict(env_kwargs or {})
@@ -206,12 +218,15 @@ def make_vector_env(
                     f"add_on_reward: found {add_on_reward!r}, but {env} has its own add-on reward; expected null, "
                     "or the id of the environment without customization as env"
                 )
-            return gym.make_vec(spec, num_envs=num_envs, reward=reward, omega=omega, reference=reference, **kwargs)
+            settings = {"reward": reward, "omega": omega, "reference": reference, "processes": processes}
+            return gym.make_vec(spec, num_envs=num_envs, **settings, **kwargs)
         wish = no_wish if add_on_reward is None else import_function(add_on_reward, "add_on_reward")
         task = task_on(spec.id, wish)
         kwargs.setdefault("max_episode_steps", task.max_episode_steps)
-        return task.make_vec(num_envs, reward, omega, **kwargs)
+        return task.make_vec(num_envs, reward, omega, processes=processes, **kwargs)
     except RqlError as error:
+        if str(error).startswith("processes: "):
+            raise type(error)(f"data.{error}") from error
         if str(error).partition(":")[0] in kwargs:
             raise type(error)(f"env_kwargs.{error}") from error
         raise

@@ -39,7 +39,7 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
     returns_new_arrays = True
 
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]]) -> None:
-        makers = [partial(_with_plain_reward, make) for make in env_fns]
+        makers = [partial(with_plain_reward, make) for make in env_fns]
         # SyncVectorEnv would copy observations with deepcopy, which takes several times as long.
         super().__init__(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
 
@@ -110,7 +110,8 @@ class _PlainReward(gym.Wrapper[Any, Any, Any, Any]):
         return float(number)
 
 
-def _with_plain_reward(make: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
+def with_plain_reward(make: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
+    """Make an environment whose rewards are numbers, also where they came as arrays of one."""
     return _PlainReward(make())
 
 

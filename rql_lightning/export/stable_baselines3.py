@@ -164,6 +164,8 @@ def _layers(network: nn.Module) -> Layers:
 
 
 def _of_observations(encoder: Encoder, network: nn.Module) -> Layers:
+    if encoder.running is not None:
+        raise _lacks("normalised observations, which are clipped", "a network of observations as they are")
     if encoder.goal_scales:
         raise _lacks("differences to a goal (goal_scales) as inputs, on a scale that is not linear", "linear scales")
     return after_encoder(encoder, _layers(network))

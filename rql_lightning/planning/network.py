@@ -52,7 +52,7 @@ def compiled_network(policy: Policy) -> Network | None:
     else:
         return None
     encoder = policy.encoder
-    if encoder.goal_scales:
+    if not encoder.is_affine:
         return None
     embedding, head = nn.Sequential(), module
     if isinstance(module, RowNetwork):

@@ -4,7 +4,7 @@ from rql_lightning.policies.actor import SquashedGaussianPolicy
 from rql_lightning.policies.base import Policy
 from rql_lightning.policies.clipped import ClippedNormal
 from rql_lightning.policies.decision import Decider, Decision
-from rql_lightning.policies.encoders import Encoder
+from rql_lightning.policies.encoders import Encoder, RunningEncoder
 from rql_lightning.policies.families import Categorical, Density, Family, SquashedNormal
 from rql_lightning.policies.flow import Flow
 from rql_lightning.policies.mixture import SquashedNormalMixture
@@ -29,6 +29,7 @@ __all__ = [
     "Policy",
     "Resampled",
     "ResampledPolicy",
+    "RunningEncoder",
     "SampledPolicy",
     "Samples",
     "SoftQPolicy",

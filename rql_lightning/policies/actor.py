@@ -51,7 +51,7 @@ class SquashedGaussianPolicy(NetworkPolicy):
         return location, log_scale.clamp(*LOG_SCALE_RANGE)
 
     def start_at(self, other: Policy, option: str) -> None:
-        """Copy the weights of an actor of the same architecture.
+        """Copy the weights of an actor of the same architecture, and what its encoder observed.
 
         Args:
             other: Actor to copy from.
@@ -63,14 +63,15 @@ class SquashedGaussianPolicy(NetworkPolicy):
         expected, found = self._sizes(self), self._sizes(other)
         if found != expected:
             raise ConfigurationError(f"{option}, expected a squashed Gaussian actor of {expected}, not {found}")
-        self.network.load_state_dict(other.network.state_dict())  # type: ignore[union-attr]
+        for own, others in ((self.network, other.network), (self.encoder, other.encoder)):
+            own.load_state_dict(others.state_dict())  # type: ignore[union-attr]
 
     @staticmethod
     def _sizes(policy: Any) -> dict[str, Any]:
         """Return the properties that two actors must share to have interchangeable weights."""
         if not isinstance(policy, NetworkPolicy) or not isinstance(policy.family, SquashedNormal):
             return {"kind": type(policy).__name__}
-        shapes = {"observation": policy.observation_space.shape, "encoder": policy.encoder.describe()}
+        shapes = {"observation": policy.observation_space.shape, "encoder": policy.encoder.fixed}
         rows = {} if policy.rows is None else {"rows": policy.rows}
         return {**shapes, **rows, "action": policy.action_space.shape, "hidden_sizes": policy.hidden_sizes}
 

@@ -13,12 +13,13 @@ import gymnasium as gym
 import pytest
 import yaml
 
+from rql_lightning.callbacks.run_folder import folder_names
 from rql_lightning.checkpoints import SCHEME, resolve
 from rql_lightning.train import main
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "configs").rglob("*.yaml"))
-FIRSTS = [task / "full.yaml" for task in sorted({path.parent for path in PATHS})]
+FIRSTS = [task / "rl_prior.yaml" for task in sorted({path.parent for path in PATHS})]
 EACH = pytest.mark.parametrize("path", PATHS, ids=[str(path.relative_to(ROOT)) for path in PATHS])
 ONE_A_TASK = pytest.mark.parametrize("path", FIRSTS, ids=[path.parent.name for path in FIRSTS])
 
@@ -84,6 +85,7 @@ def write(config: dict[str, Any], folder: Path) -> Path:
 
 
 IMITATION = ("BehaviorCloning", "DynamicsEnsemble", "FrozenPolicy", "GAIL", "IQLearn", "IQLearnSAC")
+MUJOCO, RESIDUAL = ("half_cheetah", "hopper", "swimmer", "ant"), "residual_sac"
 ABLATIONS = {"greedy", "kl_reward", "prior_likelihood_reward"}
 
 
@@ -95,6 +97,20 @@ def test_there_are_configs():
         assert "greedy" in found[task]
     for task in ("mountain_car", "parking"):
         assert found[task] >= {"rl_prior", "residual_sac", "residual_sac_from_il", "full"} | imitation | ABLATIONS
+    for task in MUJOCO:
+        assert found[task] >= {"rl_prior", "residual_sac"}
+
+
+@pytest.mark.parametrize("task", MUJOCO)
+def test_a_customised_policy_can_start_at_the_prior_of_the_same_folder(task):
+    """Their networks see the same, and the path is that of a run of the other config."""
+    prior, residual = (yaml.safe_load((ROOT / f"configs/{task}/{n}.yaml").read_text()) for n in ("rl_prior", RESIDUAL))
+    own, others = (config["model"]["init_args"] for config in (residual, prior))
+    assert own["start_at_prior"] and own["alpha_hat"] == own["omega_prime"] == others["alpha"]
+    for key in ("hidden_sizes", "normalize_observations", "gamma"):
+        assert own[key] == others[key]
+    folder = Path(*folder_names(prior["data"]["env"], prior["run_name"]))
+    assert own["prior"]["init_args"]["path"] == f"runs/{folder.as_posix()}/version_0/checkpoints/last.ckpt"
 
 
 @pytest.mark.parametrize("task", ["cartpole", "highway", "mountain_car", "parking"])

@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from rql_lightning import algorithms
-from rql_lightning.algorithms import Algorithm, IQLearn, ResidualMCTS, ResidualSAC, SoftActorCritic, SoftQLearning
+from rql_lightning.algorithms import (
+    Algorithm,
+    IQLearn,
+    IQLearnSAC,
+    ResidualMCTS,
+    ResidualSAC,
+    SoftActorCritic,
+    SoftQLearning,
+)
 from rql_lightning.callbacks.hyperparameters import settings
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.loading import CheckpointPrior
@@ -39,6 +47,8 @@ def parameters(algorithm: type) -> dict[str, Any]:
             found = {each.name: each.default for each in named if each.kind != each.VAR_KEYWORD} | found
     if algorithm is IQLearn:  # has a loss of its own, and refuses that of its parent
         found.pop("huber_delta")
+    if algorithm is IQLearnSAC:
+        found.pop("normalize_observations")
     if algorithm is ResidualMCTS:  # an object and a function
         found = {name: value for name, value in found.items() if name not in ("dynamics", "add_on_reward")}
     if "alpha_hat" in found:  # passed on to the parent as alpha, and such a parent's start_at is refused
@@ -119,7 +129,7 @@ def test_the_data_module_and_the_seed():
     assert found["seed"] == 12
     expected = {"env": "CartPole-v1", "reward": "add_on", "omega": 0.5, "reference": False, "total_frames": 2_000}
     expected |= {"num_envs": 64, "frames_per_batch": 256, "updates_per_batch": 64, "batch_size": 32}
-    expected |= {"replay_size": 100_000, "warm_up_frames": 1024}
+    expected |= {"replay_size": 100_000, "warm_up_frames": 1024, "processes": 0}
     expected |= {"env_kwargs/max_episode_steps": 30, "env_kwargs/config/lanes": "[1, 2]"}
     assert {name: value for name, value in found.items() if name.startswith("data/")} == {
         f"data/{name}": value for name, value in expected.items()

@@ -1,0 +1,152 @@
+"""Environments in processes of their own, for those that are slow in Python."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import wait
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector.async_vector_env import AsyncState
+
+from rql_lightning.envs.transition import copied
+from rql_lightning.envs.vector import with_plain_reward
+from rql_lightning.errors import EnvironmentContractError
+
+PATIENCE = 5.0
+"""Seconds that processes have to close their environments before they are killed."""
+
+
+class ProcessVectorEnv(AsyncVectorEnv):
+    """Gymnasium's ``AsyncVectorEnv`` in ``AutoresetMode.DISABLED``: one process per environment.
+
+    Episodes are those of the same environments in one process. The state of running episodes cannot be stored.
+
+    Args:
+        env_fns: One maker per environment.
+        processes: Number of environments that step at a time.
+        name: What messages call the environments.
+
+    Raises:
+        EnvironmentContractError: At the step or reset where an environment raises an error or its process ends; names
+            the environment.
+    """
+
+    returns_new_arrays = True
+
+    def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]], processes: int, name: str) -> None:
+        self.name = name
+        makers = [partial(_make_in_process, os.getpid(), make) for make in env_fns]
+        most = processes if processes < len(makers) else None
+        try:
+            super().__init__(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED, max_concurrency=most)
+        except BaseException:
+            if hasattr(self, "_state"):  # processes have been started
+                self.close(terminate=True)
+            raise
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start episodes: all of them, or those of ``options["reset_mask"]``."""
+        with self._watched():
+            self.reset_async(seed=seed, options=options)
+            self._wait()
+            observation, info = self.reset_wait()
+        return copied(observation), info
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step all environments."""
+        with self._watched():
+            self.step_async(actions)
+            self._wait()
+            observation, *rest = self.step_wait()
+        return (copied(observation), *rest)
+
+    def _wait(self) -> None:
+        """Wait for the answers of all processes: to receive one after another would wait for ever once one has ended.
+
+        Raises:
+            EOFError: If a process has ended.
+        """
+        sentinels = [process.sentinel for process in self.processes]
+        waiting = {pipe for pipe in self.parent_pipes if pipe is not None}
+        while waiting:
+            ready = wait([*waiting, *sentinels])
+            if any(sentinel in ready for sentinel in sentinels):
+                raise EOFError
+            waiting.difference_update(ready)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Name the environment whose process has ended."""
+        try:
+            yield
+        except (EOFError, OSError) as error:  # of the pipes; errors of environments have another class by now
+            self._state = AsyncState.DEFAULT
+            ended = wait([process.sentinel for process in self.processes], PATIENCE)
+            for index, process in enumerate(self.processes):
+                if process.sentinel in ended:
+                    process.join()
+                    raise EnvironmentContractError(
+                        f"environment {index} of {self.name}: found that its process ended with exit code "
+                        f"{process.exitcode}, expected it to run until it is closed"
+                    ) from error
+            raise
+
+    def _check_spaces(self) -> None:
+        with self._watched():
+            super()._check_spaces()
+
+    def _raise_if_errors(self, successes: Iterable[bool]) -> None:
+        """Raise the error of the first environment that failed, with its traceback as the cause."""
+        failed = [success for success in successes if not success]
+        if not failed:
+            return
+        errors = sorted((self.error_queue.get() for _ in failed), key=lambda error: error[0])
+        for index, *_ in errors:
+            self.parent_pipes[index].close()
+            self.parent_pipes[index] = None
+        self._state = AsyncState.DEFAULT
+        index, kind, message, trace = errors[0]
+        if issubclass(kind, EnvironmentContractError):
+            raise kind(message)
+        found = f"{kind.__name__}: {message}" if str(message) else kind.__name__
+        cause = RuntimeError(f"in the process of the environment:\n{trace}")
+        raise EnvironmentContractError(f"environment {index} of {self.name}: found {found}") from cause
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """Close the environments, also those in the middle of a step, and end the processes.
+
+        Args:
+            timeout: Seconds before processes are killed; ``None`` for some seconds.
+            terminate: Whether they are killed at once.
+        """
+        for pipe in self.parent_pipes:
+            if pipe is not None:
+                with suppress(OSError):  # its process has ended
+                    pipe.send(("close", None))
+        deadline = time.monotonic() + (0 if terminate else PATIENCE if timeout is None else timeout)
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        for pipe in self.parent_pipes:
+            if pipe is not None:
+                pipe.close()
+
+
+def _make_in_process(parent: int, make: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
+    """Make an environment, in a process that leaves it to its parent to be stopped by a signal."""
+    if os.getpid() != parent:  # AsyncVectorEnv makes one in the parent as well, to read its spaces
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    return with_plain_reward(make)
