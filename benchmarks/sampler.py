@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+import warnings
 
 import numpy as np
 import pytorch_lightning as pl
@@ -20,9 +21,9 @@ from torch import Tensor
 from rql_lightning.algorithms import ResidualSoftQLearning, SampledResidualQLearning
 from rql_lightning.data import ReplayDataModule
 from rql_lightning.envs.registration import make_vector_env
-from rql_lightning.evaluation import run_episodes
+from rql_lightning.evaluation import Episodes, run_episodes
 from rql_lightning.loading import load_policy
-from rql_lightning.policies import SoftQPolicy
+from rql_lightning.policies import SampledPolicy, SoftQPolicy
 from rql_lightning.priors import CheckpointPrior, SamplerPrior
 
 TASK, SHIPPED = "rql_lightning/CartPole-v0", "pretrained:cartpole-rl"
@@ -40,6 +41,16 @@ def customised(model: ResidualSoftQLearning, seed: int, frames: int) -> tuple[So
     return model.policy.eval(), time.perf_counter() - start
 
 
+def with_density(policy: SoftQPolicy) -> SoftQPolicy:
+    """Return a policy with the same Q_R, in which the density of the prior takes the place of its samples."""
+    prior = CheckpointPrior(SHIPPED)
+    prior.attach(policy.observation_space, policy.action_space)
+    spaces = (policy.observation_space, policy.action_space)
+    result = SoftQPolicy(*spaces, policy.hidden_sizes, policy.alpha_hat, prior, policy.omega_prime)
+    result.q_network.load_state_dict(policy.q_network.state_dict())
+    return result.eval()
+
+
 def law(q: Tensor, prior: Tensor, samples: int) -> Tensor:
     """Return the log-probabilities of an action drawn from K samples with weights exp(Q), ``[n, 2]``."""
     count = torch.arange(samples + 1.0, dtype=q.dtype)
@@ -54,6 +65,12 @@ def divergence(first: Tensor, second: Tensor) -> float:
     return float((first.exp() * (first - second)).sum(dim=-1).mean())
 
 
+def report(seed: int, name: str, episodes: Episodes) -> None:
+    """Print means over episodes."""
+    summary = episodes.summary("mean_abs_position")
+    print(seed, name, {key: round(summary[key], 3) for key in SHOWN if summary[key] is not None}, flush=True)
+
+
 def main() -> None:
     """Train, evaluate and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -64,6 +81,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
     shipped = load_policy(SHIPPED)
     env = make_vector_env(TASK, 50, "add_on")
     evaluation_seeds = list(range(1_000_000, 1_000_000 + given.episodes))
@@ -74,11 +92,14 @@ def main() -> None:
         )
         prior = SamplerPrior(lambda observation: shipped.act(observation, deterministic=False), given.samples)
         sampled, seconds = customised(SampledResidualQLearning(prior, alpha_hat=1.0), seed, given.frames)
-        for name, policy, took in (("density", exact, exact_seconds), (f"K = {given.samples}", sampled, seconds)):
-            episodes = run_episodes(policy, env, evaluation_seeds, record=name == "density")
-            summary = episodes.summary("mean_abs_position")
-            print(seed, name, {key: round(summary[key], 3) for key in SHOWN}, f"{took:.0f} s", flush=True)
+        name = f"K = {given.samples}"
+        rows = {"density": exact, name: sampled, f"Q of {name}, density": with_density(sampled)}
+        print(seed, f"trained in {exact_seconds:.0f} s (density) and {seconds:.0f} s ({name})", flush=True)
+        for name, policy in rows.items():
+            episodes = run_episodes(policy, env, evaluation_seeds, record=policy is exact)
             visited = episodes.steps.get("observation", visited)
+            report(seed, name, episodes)
+            report(seed, f"{name}, sampled", run_episodes(SampledPolicy(policy, 0.0, 0), env, evaluation_seeds))
         with torch.no_grad():
             states = torch.from_numpy(visited[:: max(1, len(visited) // 5000)]).float()
             density = shipped.distribution_parameters(states)
