@@ -36,7 +36,7 @@ setup(
     extras_require={
         "minari": ["minari[hdf5]>=0.5.3,<0.6"],
         "flows": ["zuko>=1.4,<2"],
-        "diffusion": ["diffusers>=0.30", "zuko>=1.4,<2"],
+        "diffusion": ["diffusers>=0.30"],
         "video": ["av>=14"],
         "onnx": ["onnx>=1.18", "onnxscript>=0.5"],
         "safetensors": ["safetensors>=0.5"],

@@ -1,9 +1,11 @@
 """A prior that can only be sampled against its density, on CartPole: ``python benchmarks/sampler.py``.
 
 The shipped prior of CartPole is customised at ω′ = α̂ = 1 twice, with its density (ResidualSoftQLearning) and from K
-samples per state (SampledResidualQLearning). For each training seed it prints the evaluation of both, and divergences
-between the policies on the states that the first one visits. The law of a resampled action is computed exactly, as a
-sum over the numbers of samples that are action 1.
+samples per state (SampledResidualQLearning). It prints the evaluation of the prior, by its density and by K samples,
+and for each training seed that of both customised policies and of a third one, which has the Q_R of the second and the
+density of the prior; by deterministic actions and, marked "sampled", by samples of the policies. Then follow
+divergences between the policies on the states that the first one visits. The law of a resampled action is computed
+exactly, as a sum over the numbers of samples that are action 1.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ def divergence(first: Tensor, second: Tensor) -> float:
     return float((first.exp() * (first - second)).sum(dim=-1).mean())
 
 
-def report(seed: int, name: str, episodes: Episodes) -> None:
+def report(seed: int | str, name: str, episodes: Episodes) -> None:
     """Print means over episodes."""
     summary = episodes.summary("mean_abs_position")
     print(seed, name, {key: round(summary[key], 3) for key in SHOWN if summary[key] is not None}, flush=True)
@@ -74,7 +76,8 @@ def report(seed: int, name: str, episodes: Episodes) -> None:
 def main() -> None:
     """Train, evaluate and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="Number of training seeds, from 0.")
+    parser.add_argument("--seeds", type=int, default=3, help="Number of training seeds; 0 for the prior alone.")
+    parser.add_argument("--first-seed", type=int, default=0, help="The first of the training seeds.")
     parser.add_argument("--frames", type=int, default=30_000, help="Frames of each training.")
     parser.add_argument("--samples", type=int, default=32, help="Samples of the prior at each state, K.")
     parser.add_argument("--episodes", type=int, default=200, help="Evaluation episodes.")
@@ -86,12 +89,19 @@ def main() -> None:
     env = make_vector_env(TASK, 50, "add_on")
     evaluation_seeds = list(range(1_000_000, 1_000_000 + given.episodes))
     visited = np.empty(0)
-    for seed in range(given.seeds):
+
+    def sampler() -> SamplerPrior:
+        prior = SamplerPrior(lambda observation: shipped.act(observation, deterministic=False), given.samples)
+        prior.attach(shipped.observation_space, shipped.action_space)
+        return prior
+
+    for name, policy in (("density", shipped), (f"K = {given.samples}", sampler())):
+        report("prior", name, run_episodes(policy, env, evaluation_seeds))
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
         exact, exact_seconds = customised(
             ResidualSoftQLearning(CheckpointPrior(SHIPPED), omega_prime=1.0, alpha_hat=1.0), seed, given.frames
         )
-        prior = SamplerPrior(lambda observation: shipped.act(observation, deterministic=False), given.samples)
-        sampled, seconds = customised(SampledResidualQLearning(prior, alpha_hat=1.0), seed, given.frames)
+        sampled, seconds = customised(SampledResidualQLearning(sampler(), alpha_hat=1.0), seed, given.frames)
         name = f"K = {given.samples}"
         rows = {"density": exact, name: sampled, f"Q of {name}, density": with_density(sampled)}
         print(seed, f"trained in {exact_seconds:.0f} s (density) and {seconds:.0f} s ({name})", flush=True)

@@ -53,7 +53,15 @@ def test_the_losses_are_those_of_the_distributions(detach, tmp_path):
     prior, reward = subject.prior, torch.randn(6, **DOUBLE)
     parameters, next_parameters = (prior.distribution_parameters(each) for each in (states, successors))
     taken = torch.rand(6, 2, **DOUBLE) * 2 - 1
-    batch = Minibatch(states, taken, successors, reward, torch.tensor([True, False] * 3), parameters, next_parameters)
+    batch = Minibatch(
+        observation=states,
+        action=taken,
+        next_observation=successors,
+        reward=reward,
+        terminated=torch.tensor([True, False] * 3),
+        prior_parameters=parameters,
+        next_prior_parameters=next_parameters,
+    )
     losses, sample, _ = subject.losses(batch, noise, following)
 
     def terms(state: Tensor, z: Tensor, of_prior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
