@@ -341,7 +341,8 @@ def table(seed: int, budget: float, samples: int, episodes: int) -> Iterator[tup
 def main() -> None:
     """Print a table for each seed, and draw the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="Number of training seeds, from 0.")
+    parser.add_argument("--seeds", type=int, default=3, help="Number of training seeds.")
+    parser.add_argument("--first-seed", type=int, default=0, help="The first of them, which is drawn.")
     parser.add_argument("--budget", type=float, default=1.0, help="Factor of all training budgets.")
     parser.add_argument("--samples", type=int, default=4_000, help="Samples of each policy at each start.")
     parser.add_argument("--out", type=Path, default=Path("docs/images/diffusion.png"))
@@ -351,13 +352,13 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     print(" | ".join(["seed, policy", *COLUMNS, "seconds of CPU time"]))
-    for seed in range(given.seeds):
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
         start, laws = time.process_time(), {}
         for name, row, laws[name] in table(seed, given.budget, given.samples, 2_000):
             numbers = [f"{row[column]:.3f}" if column in row else "–" for column in COLUMNS]
             print(" | ".join([f"{seed}, {name}", *numbers, f"{time.process_time() - start:.0f}"]), flush=True)
             start = time.process_time()
-        if seed == 0:
+        if seed == given.first_seed:
             picture(laws, given.out)
 
 
