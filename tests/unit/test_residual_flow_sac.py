@@ -139,6 +139,7 @@ def test_it_trains_all_of_the_actor_and_none_of_the_prior_and_comes_back_from_a_
     trainer.save_checkpoint(tmp_path / "policy.ckpt")
     loaded, observation = load_policy(tmp_path / "policy.ckpt"), np.zeros((3, 2), np.float32)
     found, expected = loaded.decide(observation), algorithm.policy.decide(observation)
+    assert loaded.temperature == algorithm.log_alpha.exp().item()
     assert np.array_equal(found.action, expected.action) and np.array_equal(found.kl_to_prior, expected.kl_to_prior)
 
 
