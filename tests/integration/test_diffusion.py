@@ -66,7 +66,7 @@ def test_the_exact_policy_of_a_prior_with_a_density(example):
 
 def test_a_diffusion_policy_learns_both_modes_and_is_a_prior(example):
     torch.manual_seed(0)
-    prior = SamplerPrior(example.trained_policy(1_500).sample, samples=32)
+    prior = SamplerPrior(example.trained_policy(3_000).sample, samples=32)
     prior.attach(example.Obstacle.observation_space, example.Obstacle.action_space)
     middle = torch.tensor([[0.0, 1.0]]).expand(2_000, 2)
     after = example.moved(0.0, prior.act(middle[:64], deterministic=False))
