@@ -36,6 +36,7 @@ setup(
     extras_require={
         "minari": ["minari[hdf5]>=0.5.3,<0.6"],
         "flows": ["zuko>=1.4,<2"],
+        "diffusion": ["diffusers>=0.30"],
         "video": ["av>=14"],
         "onnx": ["onnx>=1.18", "onnxscript>=0.5"],
         "safetensors": ["safetensors>=0.5"],
@@ -54,6 +55,7 @@ setup(
         "dev": [
             "minari[hdf5]>=0.5.3,<0.6",
             "zuko>=1.4,<2",
+            "diffusers>=0.30",
             "av>=14",
             "scipy>=1.15",
             "submitit>=1.5",

@@ -18,7 +18,10 @@ from rql_lightning.priors.base import is_positive
 from rql_lightning.spaces import space_from_data
 
 KINDS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "NetworkPolicy": (NetworkPolicy, ("hidden_sizes", "family", "components", "context", "rows", "task")),
+    "NetworkPolicy": (
+        NetworkPolicy,
+        ("hidden_sizes", "family", "components", "context", "rows", "task", "temperature"),
+    ),
     "ResampledPolicy": (ResampledPolicy, ("hidden_sizes", "alpha_hat", "task")),
     "SoftQPolicy": (SoftQPolicy, ("hidden_sizes", "alpha_hat", "omega_prime", "task")),
     "SquashedGaussianPolicy": (SquashedGaussianPolicy, ("hidden_sizes", "task", "temperature")),

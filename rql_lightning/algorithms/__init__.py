@@ -7,6 +7,7 @@ from rql_lightning.algorithms.dynamics_learning import DynamicsEnsemble
 from rql_lightning.algorithms.frozen import FrozenPolicy
 from rql_lightning.algorithms.gail import GAIL
 from rql_lightning.algorithms.iq_learn import IQLearn, IQLearnSAC
+from rql_lightning.algorithms.residual_flow_sac import ResidualFlowSAC
 from rql_lightning.algorithms.residual_mcts import ResidualMCTS
 from rql_lightning.algorithms.residual_sac import ResidualSAC
 from rql_lightning.algorithms.residual_soft_q import ResidualSoftQLearning
@@ -26,6 +27,7 @@ __all__ = [
     "IQLearnSAC",
     "KLRewardSAC",
     "PriorLikelihoodSAC",
+    "ResidualFlowSAC",
     "ResidualMCTS",
     "ResidualSAC",
     "ResidualSoftQLearning",

@@ -177,9 +177,13 @@ class SoftActorCritic(Algorithm):
         if self.start_at is not None:
             self.policy.start_at(load_policy(self.start_at), f"model.start_at: found {self.start_at!r}")
 
+    def actor_parameters(self) -> list[Tensor]:
+        """Return the actor's weights, without those of a prior."""
+        return list(self.policy.network.parameters())
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Create one Adam optimizer for the critics, the actor and an automatic temperature."""
-        groups: list[list[Tensor]] = [list(self.critic.parameters()), list(self.policy.network.parameters())]
+        groups: list[list[Tensor]] = [list(self.critic.parameters()), self.actor_parameters()]
         groups += [[self.log_alpha]] if self.alpha == "auto" else []
         optimizer = VectorOptimizer(groups, self.learning_rate, self.learning_rate_schedule, self.max_grad_norm)
         self._target_vector = share_memory(list(self.target_critic.parameters())).detach()
@@ -214,7 +218,8 @@ class SoftActorCritic(Algorithm):
 
     def _runs_in_closed_form(self) -> bool:
         """Return whether losses, networks and the actor's distribution are those that gradients are written out for."""
-        plain = type(self.policy).location_and_log_scale is SquashedGaussianPolicy.location_and_log_scale
+        read = getattr(type(self.policy), "location_and_log_scale", None)
+        plain = read is SquashedGaussianPolicy.location_and_log_scale
         groups = len(self.main_optimizer.optimizer.members) == 2 + (self.alpha == "auto")
         twins: list[Any] = [self.critic, self.target_critic]
         known = type(self.policy.network) is Perceptron and all(type(each) is TwinCritic for each in twins)
@@ -240,7 +245,7 @@ class SoftActorCritic(Algorithm):
         # Actions at s and s′, in one pass
         outputs, hidden = network.evaluate(states)
         location, raw = outputs.chunk(2, dim=-1)
-        sample = sampled(location, raw.clamp(*LOG_SCALE_RANGE), noise)
+        sample, scale = sampled(location, raw.clamp(*LOG_SCALE_RANGE), noise)
         own_log_prob, next_log_prob = sample.log_prob.chunk(2)
         own_inputs, next_inputs = torch.cat([states, sample.action], dim=-1).chunk(2)
         weights = self.coefficients(alpha_hat)
@@ -257,7 +262,7 @@ class SoftActorCritic(Algorithm):
         q, trace = critic.evaluate(own_inputs)
         smaller, size, actions = q.amin(dim=0), q.shape[-1], noise.shape[-1]
         of_action = critic.action_gradient(trace, functional.minimum_gradient(q, smaller), actions)
-        own = (noise[:size], sample.action[:size], sample.scale[:size], of_action)
+        own = (noise[:size], sample.action[:size], scale[:size], of_action)
         of_location, of_log_scale = functional.actor_gradient(
             *own, weights.entropy, prior_gradient, weights.actor_prior
         )
@@ -352,7 +357,7 @@ class SoftActorCritic(Algorithm):
 
     def sample(self, observation: Tensor, noise: Tensor) -> Sample:
         """Sample a ~ π̂(·|s) at encoded observations ``[B, D]``, reparameterised by standard normal noise ``[B, A]``."""
-        return sampled(*self.policy.location_and_log_scale(observation), noise)
+        return sampled(*self.policy.location_and_log_scale(observation), noise)[0]
 
     # -- data --------------------------------------------------------------------------------------------------------
 

@@ -72,14 +72,12 @@ class Sample:
     """Actions sampled from the policy, a ~ π̂(·|s).
 
     Attributes:
-        squashed: Actions a = tanh(u), with their u = location + scale · noise, ``[B, A]``.
+        squashed: Actions a = tanh(u), with their u, ``[B, A]``.
         log_prob: Log-densities log π̂(a|s), ``[B]``.
-        scale: Scales of u, ``[B, A]``.
     """
 
     squashed: functional.Squashed
     log_prob: Tensor
-    scale: Tensor
 
     @property
     def pre_tanh(self) -> Tensor:
@@ -93,13 +91,12 @@ class Sample:
 
     def __getitem__(self, rows: slice) -> Sample:
         squashed = functional.Squashed(*(each[rows] for each in self.squashed))
-        return Sample(squashed, self.log_prob[rows], self.scale[rows])
+        return Sample(squashed, self.log_prob[rows])
 
 
-def sampled(location: Tensor, log_scale: Tensor, noise: Tensor) -> Sample:
-    """Return the sample that location and log-scale of u, and noise, determine; ``[B, A]`` each."""
+def sampled(location: Tensor, log_scale: Tensor, noise: Tensor) -> tuple[Sample, Tensor]:
+    """Return the sample that location and log-scale of u, and noise, determine, and the scale; ``[B, A]`` each."""
     scale = log_scale.exp()
     squashed = functional.squash(torch.addcmul(location, scale, noise))
-    return Sample(
-        squashed, functional.reparameterised_log_prob(noise, log_scale, log_two_cosh=squashed.log_two_cosh), scale
-    )
+    log_prob = functional.reparameterised_log_prob(noise, log_scale, log_two_cosh=squashed.log_two_cosh)
+    return Sample(squashed, log_prob), scale

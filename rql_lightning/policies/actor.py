@@ -42,8 +42,8 @@ class SquashedGaussianPolicy(NetworkPolicy):
     ) -> None:
         check_continuous(observation_space, action_space)
         spaces = (observation_space, action_space)
-        super().__init__(*spaces, hidden_sizes, "squashed_normal", encoder=encoder, prior=prior, task=task)
-        self.temperature = temperature
+        settings: Any = {"encoder": encoder, "prior": prior, "task": task, "temperature": temperature}
+        super().__init__(*spaces, hidden_sizes, "squashed_normal", **settings)
 
     def location_and_log_scale(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """Return location and log-scale of u at encoded observations ``[..., D]``, ``[..., A]`` each."""
@@ -78,5 +78,4 @@ class SquashedGaussianPolicy(NetworkPolicy):
     def describe(self) -> dict[str, Any]:
         """Return the description from which :func:`rql_lightning.load_policy` rebuilds the policy."""
         options = {"components", "context", "rows", "family"}  # not this policy's
-        description = {key: value for key, value in super().describe().items() if key not in options}
-        return {**description, "temperature": self.temperature}
+        return {key: value for key, value in super().describe().items() if key not in options}

@@ -34,6 +34,7 @@ class NetworkPolicy(Policy):
         encoder: Encoder of observations; by default scales numbers with finite bounds to [−1, 1].
         prior: Frozen prior to which the policy's KL divergence is reported, or ``None``.
         task: Gymnasium id of the task.
+        temperature: Temperature at which the policy was trained, or ``None`` if it is unknown or there is none.
 
     Raises:
         ConfigurationError: If the family does not fit the actions, or the rows do not fit the observations.
@@ -51,8 +52,10 @@ class NetworkPolicy(Policy):
         encoder: Encoder | None = None,
         prior: Policy | None = None,
         task: str | None = None,
+        temperature: float | None = None,
     ) -> None:
         super().__init__()
+        self.temperature = temperature
         self.observation_space, self.action_space, self.task = observation_space, action_space, task
         self.hidden_sizes, self.components, self.context, self.rows = list(hidden_sizes), components, context, rows
         self.prior = prior
@@ -89,7 +92,7 @@ class NetworkPolicy(Policy):
     def describe(self) -> dict[str, Any]:
         """Return the description from which :func:`rql_lightning.load_policy` rebuilds the policy."""
         own = {key: getattr(self, key) for key in ("hidden_sizes", "components", "context", "rows")}
-        own |= {"family": self.family_name, "encoder": self.encoder.describe()}
+        own |= {"family": self.family_name, "encoder": self.encoder.describe(), "temperature": self.temperature}
         own["prior"] = None if self.prior is None else self.prior.describe()
         return {**super().describe(), **own}
 

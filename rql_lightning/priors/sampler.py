@@ -125,7 +125,8 @@ class SamplerPrior(Prior):
                 found = (
                     f"numbers of type {given.dtype}" if isinstance(given, np.ndarray | Tensor) else type(given).__name__
                 )
-            raise self.wrong("sample", found, f"a tensor or an array of real numbers, of shape {wanted}")
+            expected = f"a tensor or an array of real numbers, of shape {wanted}: one action for each row, "
+            raise self.wrong("sample", found, f"{expected}{self.samples} rows for each state")
         return result
 
     def log_prob_of(self, observation: Tensor, action: Tensor) -> Tensor:

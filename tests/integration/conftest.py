@@ -66,6 +66,15 @@ def unnormalised_prior(observation: Tensor, action: Tensor) -> Tensor:
 
 def prior_that_fails_later(observation: Tensor, action: Tensor) -> Tensor:
     return torch.where(observation.abs().sum(-1) > 0.3, math.nan, -math.log(2))
+
+def sampler_outside(observation: Tensor) -> Tensor:
+    return torch.full((len(observation),), 2)
+
+def sampler_of_one_sample(observation: Tensor) -> Tensor:
+    return torch.zeros(1, dtype=torch.int64)
+
+def sampler_that_fails_later(observation: Tensor) -> Tensor:
+    return torch.where(observation.abs().sum(-1) > 0.3, math.nan, 1.0)
 """
 
 

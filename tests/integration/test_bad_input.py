@@ -284,6 +284,25 @@ def test_a_prior_function_that_is_none(refused, functions, function):
     assert "prior" in message and function in message and "xpected" in message
 
 
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        ("sampler_outside", "sample: found 2 at observation"),
+        ("sampler_of_one_sample", "sample: found shape (1,)"),
+        ("sampler_that_fails_later", "sample: found nan at observation"),
+        ("missing", "missing"),
+    ],
+)
+def test_a_sampler_that_is_none(refused, functions, function, found):
+    sampler = [
+        "--model=rql_lightning.algorithms.SampledResidualQLearning",
+        "--model.prior=rql_lightning.priors.SamplerPrior",
+        f"--model.prior.sample=functions_of_a_user.{function}",
+    ]
+    message = refused("fit", *sampler)
+    assert f"functions_of_a_user.{function}" in message and found in message and "xpected" in message
+
+
 def test_a_prior_of_another_environment(refused, functions):
     message = refused("fit", "--data.env=MountainCar-v0", "--data.add_on_reward=functions_of_a_user.wish")
     assert "pretrained:cartpole-rl" in message and "(4,)" in message and "(2,)" in message

@@ -79,13 +79,17 @@ def test_an_array_that_cannot_be_written_to_gives_no_warning():
         (np.full((8, 2), "a"), r"numbers of type <U1"),
         (np.zeros((8, 2), "datetime64[s]"), r"numbers of type datetime64"),
         (np.zeros((8, 3)), r"shape \(8, 3\)"),
+        (np.zeros((2, 2)), r"shape \(2, 2\)"),  # one sample of each state in place of four
+        (np.zeros((8, 1, 2)), r"shape \(8, 1, 2\)"),
+        (np.zeros(16), r"shape \(16,\)"),
         (np.float64(0.0), "float64"),
         ([[0.0, 0.0]] * 8, "list"),
         (None, "NoneType"),
     ],
 )
 def test_samples_that_are_no_real_numbers(returned, found):
-    expected = rf"sample: found {found}.*, expected a tensor or an array of real numbers, of shape \(8, 2\)$"
+    numbers = r"a tensor or an array of real numbers, of shape \(8, 2\): one action for each row, 4 rows for each state"
+    expected = rf"sample: found {found}.*, expected {numbers}$"
     with pytest.raises(EnvironmentContractError, match=expected):
         sampled(lambda rows: returned, BOX)
 

@@ -242,6 +242,8 @@ def test_the_sampler_is_asked_once_per_state_and_updates_use_what_the_buffer_hol
     found = policy.act(states)
     torch.manual_seed(0)
     torch.testing.assert_close(found, algorithm.policy.act(states))
+    wider = load_policy(tmp_path / "policy.ckpt", prior=SamplerPrior(counted, 64))
+    assert wider.decide(states.numpy()).action.shape == (16, 1) and asked[-1] == 16 * 64 // 4, "any number of samples"
     before = torch.get_rng_state()
     decision = policy.decide(states.numpy())
     assert torch.equal(torch.get_rng_state(), before), "evaluation has random numbers of its own"
