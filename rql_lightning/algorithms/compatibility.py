@@ -73,12 +73,7 @@ def _check_description(about: dict[str, Any], algorithm: Built, path: str) -> No
             raise CheckpointError(
                 f"{path}: found {key} {found['encoder'][key]}, expected the config's {expected['encoder'][key]}"
             )
-    if found["encoder"].get("running") != expected["encoder"].get("running"):
-        normalized = found["encoder"].get("running") is not None
-        raise CheckpointError(
-            f"{path}: found observations {'with' if normalized else 'without'} running normalisation, expected "
-            f"{'none' if normalized else 'one'}, as model.normalize_observations says"
-        )
+    _check_running(path, found["encoder"].get("running"), expected["encoder"].get("running"))
     for key in expected.keys() - COMPARED_OTHERWISE:
         if found[key] != expected[key]:
             raise CheckpointError(f"{path}: found {key} {found[key]}, expected the config's {expected[key]}")
@@ -89,6 +84,21 @@ def _check_description(about: dict[str, Any], algorithm: Built, path: str) -> No
         )
     for key in ("frames", "updates", "train_seconds"):
         require(isinstance(about[key], int | float), f"{path}, {key}", about[key], "a number")
+
+
+def _check_running(path: str, found: list[bool] | None, expected: list[bool] | None) -> None:
+    """Check that the same numbers of observations are normalised, if any are."""
+    if (found is None) != (expected is None):
+        raise CheckpointError(
+            f"{path}: found model.normalize_observations {found is not None}, expected the config's "
+            f"{expected is not None}"
+        )
+    if found != expected:
+        theirs, ours = ([index for index, each in enumerate(flags or []) if each] for flags in (found, expected))
+        raise CheckpointError(
+            f"{path}: found running normalisation of the numbers {theirs} of an observation, expected {ours}, those "
+            "without finite bounds in data.env"
+        )
 
 
 def _comparable(policy: dict[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-from torch import Tensor, nn
+from torch import Tensor
 
 from rql_lightning import functional
 from rql_lightning.algorithms.residual_sac import ResidualSAC
 from rql_lightning.algorithms.sac_terms import Sample
-from rql_lightning.errors import ConfigurationError
-from rql_lightning.policies import Flow, NetworkPolicy
+from rql_lightning.policies import NetworkPolicy
 
 
 class ResidualFlowSAC(ResidualSAC):
@@ -43,32 +42,3 @@ class ResidualFlowSAC(ResidualSAC):
         family, parameters = self.policy.family, self.policy.parameters_of(observation)
         pre_tanh = family.from_noise(parameters, noise)
         return Sample(functional.squash(pre_tanh), family.pre_tanh_log_prob(parameters, pre_tanh))
-
-    def initialize(self) -> None:
-        """Copy the prior's weights to the actor and set Q_R to 0 if ``start_at_prior``; at ω′ = α̂ then π̂ = π.
-
-        Raises:
-            ConfigurationError: If the prior is not a flow of the same architecture.
-        """
-        if not self.start_at_prior:
-            return
-        prior: Any = getattr(self.prior, "policy", self.prior)
-        found, expected = _architecture(prior), _architecture(self.policy)
-        if found != expected:
-            raise ConfigurationError(
-                f"model.start_at_prior: found True, expected a prior with a flow of {expected}, not {found}"
-            )
-        self.policy.network.load_state_dict(prior.network.state_dict())
-        self.policy.flow.load_state_dict(prior.flow.state_dict())
-        for parameter in (self.critic.weights[-1], self.critic.biases[-1]):
-            nn.init.zeros_(parameter)
-
-
-def _architecture(policy: Any) -> dict[str, Any]:
-    """Return the properties that two flows must share to have interchangeable weights."""
-    if not isinstance(policy, NetworkPolicy) or not isinstance(policy.family, Flow):
-        family = getattr(policy, "family", None)
-        return {"family": type(family).__name__}
-    shapes = {"observation": policy.observation_space.shape, "action": policy.action_space.shape}
-    sizes = {"hidden_sizes": policy.hidden_sizes, "context": policy.context, "rows": policy.rows}
-    return {**shapes, **sizes, "encoder": policy.encoder.describe()}

@@ -136,6 +136,11 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
         for parameter in (self.critic.weights[-1], self.critic.biases[-1]):
             nn.init.zeros_(parameter)
 
+    @property
+    def started(self) -> bool:
+        """Whether the actor starts with the prior's weights and statistics."""
+        return self.start_at_prior
+
     def prior_log_prob(self, parameters: Tensor | None, pre_tanh: Tensor) -> Tensor:
         """Return log π(tanh u|s), ``[...]``, with the bound ``prior_log_prob_min``.
 

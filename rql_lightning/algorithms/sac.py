@@ -57,7 +57,8 @@ class SoftActorCritic(Algorithm):
             copied before training; null for random initial weights.
         critic_warm_up_updates: Number of updates at the start of training in which only the critics learn.
         normalize_observations: Whether numbers of an observation without finite bounds are normalised by running mean
-            and variance over the collected frames, and clipped to [-10, 10]; those with bounds are scaled by them.
+            and variance over the collected frames, and clipped to [-10, 10]; those with bounds are scaled by them. An
+            actor that starts at another one keeps the mean and variance of that one.
     """
 
     policy: SquashedGaussianPolicy
@@ -176,6 +177,11 @@ class SoftActorCritic(Algorithm):
         """Copy initial weights to the networks, if configured."""
         if self.start_at is not None:
             self.policy.start_at(load_policy(self.start_at), f"model.start_at: found {self.start_at!r}")
+
+    @property
+    def started(self) -> bool:
+        """Whether the actor starts with weights and statistics of another one."""
+        return self.start_at is not None
 
     def actor_parameters(self) -> list[Tensor]:
         """Return the actor's weights, without those of a prior."""
@@ -377,8 +383,12 @@ class SoftActorCritic(Algorithm):
         return {"action": self.policy.bounds.to_environment(torch.tanh(pre_tanh)), "pre_tanh": pre_tanh}
 
     def annotate(self, frames: TensorDictBase) -> TensorDictBase:
-        """Replace the actions of frames ``[N, T]`` by actions in [−1, 1], and observe their observations."""
-        observation = self.policy.flatten(frames["observation"])
-        self.policy.encoder.observe(observation, self.average, self.trainer.world_size)
+        """Replace the actions of frames ``[N, T]`` by actions in [−1, 1], and observe their observations.
+
+        An actor that started at another keeps its statistics: they would change what it does under the same weights.
+        """
+        if not self.started:
+            observation = self.policy.flatten(frames["observation"])
+            self.policy.encoder.observe(observation, self.average, self.trainer.world_size)
         frames["action"] = torch.tanh(frames["pre_tanh"])
         return frames

@@ -95,7 +95,7 @@ class Sample:
 
 
 def sampled(location: Tensor, log_scale: Tensor, noise: Tensor) -> tuple[Sample, Tensor]:
-    """Return the sample that location and log-scale of u, and noise, determine, and the scale; ``[B, A]`` each."""
+    """Return the sample determined by location, log-scale and noise, and the scale; ``[B, A]`` each."""
     scale = log_scale.exp()
     squashed = functional.squash(torch.addcmul(location, scale, noise))
     log_prob = functional.reparameterised_log_prob(noise, log_scale, log_two_cosh=squashed.log_two_cosh)

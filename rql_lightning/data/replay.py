@@ -108,13 +108,21 @@ class ReplayDataModule(TaskDataModule):
         else:
             generator = torch.Generator().set_state(restored["random_state"]["cpu"])
             run_seed = generator.initial_seed() - rank
+            if self.processes > 0:  # their environments cannot continue what others have stored either
+                restored = {**restored, "env": None}
             if restored["env"] is None:
-                rank_zero_warn(f"{self.env} cannot store its state: running episodes are restarted")
+                rank_zero_warn(f"{self._why_not_stored()}: running episodes are restarted")
         seed = training_seed(run_seed, self.num_envs, rank, self.frames)
         samples = self.updates_per_batch * self.batch_size
         sizes = (self.frames_per_batch, self.replay_size, samples)
         env = self.make_env(self.num_envs, processes=self.processes)
         return Collection(env, self.algorithm, *sizes, seed, restored, f"{source}")
+
+    def _why_not_stored(self) -> str:
+        """Return why running episodes cannot be resumed."""
+        if self.processes > 0:
+            return f"data.processes is {self.processes}, and environments in processes cannot continue stored episodes"
+        return f"{self.env} cannot store its state, or was in processes of its own when the checkpoint was written"
 
     def complete(self, batch: TensorDictBase) -> TensorDictBase:
         """Add to sampled transitions ``[K, B]`` what a training batch has besides them; nothing here."""

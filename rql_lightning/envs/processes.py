@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import wait
+from multiprocessing.util import Finalize
 from typing import Any
 
 import gymnasium as gym
@@ -21,13 +23,14 @@ from rql_lightning.envs.vector import with_plain_reward
 from rql_lightning.errors import EnvironmentContractError
 
 PATIENCE = 5.0
-"""Seconds that processes have to close their environments before they are killed."""
+"""Seconds that processes have to close their environments before they are killed, and to report an error."""
 
 
 class ProcessVectorEnv(AsyncVectorEnv):
     """Gymnasium's ``AsyncVectorEnv`` in ``AutoresetMode.DISABLED``: one process per environment.
 
-    Episodes are those of the same environments in one process. The state of running episodes cannot be stored.
+    Episodes are those of the same environments in one process. The state of running episodes cannot be stored. What has
+    not been closed when the program ends is closed then.
 
     Args:
         env_fns: One maker per environment.
@@ -51,6 +54,8 @@ class ProcessVectorEnv(AsyncVectorEnv):
             if hasattr(self, "_state"):  # processes have been started
                 self.close(terminate=True)
             raise
+        # At exit multiprocessing waits for processes that it ends by SIGTERM, which these ignore: close them before.
+        Finalize(self, _close, (weakref.ref(self),), exitpriority=1)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -92,14 +97,23 @@ class ProcessVectorEnv(AsyncVectorEnv):
         except (EOFError, OSError) as error:  # of the pipes; errors of environments have another class by now
             self._state = AsyncState.DEFAULT
             ended = wait([process.sentinel for process in self.processes], PATIENCE)
+            if not ended:
+                raise
+            alive = [process.sentinel not in ended for process in self.processes]
             for index, process in enumerate(self.processes):
-                if process.sentinel in ended:
+                if not alive[index]:
                     process.join()
-                    raise EnvironmentContractError(
-                        f"environment {index} of {self.name}: found that its process ended with exit code "
-                        f"{process.exitcode}, expected it to run until it is closed"
-                    ) from error
-            raise
+                    if process.exitcode != 0:
+                        raise self._ended(index) from error
+            self._raise_if_errors(alive)  # a process ends by itself after it has reported an error
+
+    def _ended(self, index: int) -> EnvironmentContractError:
+        code = self.processes[index].exitcode
+        above = " (of an error of Python, the traceback is printed above)" if code == 1 else ""
+        return EnvironmentContractError(
+            f"environment {index} of {self.name}: found that its process ended with exit code {code}{above}, "
+            "expected it to run until it is closed"
+        )
 
     def _check_spaces(self) -> None:
         with self._watched():
@@ -107,20 +121,27 @@ class ProcessVectorEnv(AsyncVectorEnv):
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
         """Raise the error of the first environment that failed, with its traceback as the cause."""
-        failed = [success for success in successes if not success]
+        failed = [index for index, success in enumerate(successes) if not success]
         if not failed:
             return
-        errors = sorted((self.error_queue.get() for _ in failed), key=lambda error: error[0])
-        for index, *_ in errors:
+        reports = self._reports(len(failed))
+        for index in failed:
             self.parent_pipes[index].close()
             self.parent_pipes[index] = None
         self._state = AsyncState.DEFAULT
-        index, kind, message, trace = errors[0]
-        if issubclass(kind, EnvironmentContractError):
-            raise kind(message)
-        found = f"{kind.__name__}: {message}" if str(message) else kind.__name__
+        unknown = "found an error that cannot be sent from its process; see what is printed above", "unknown"
+        message, trace = reports.get(failed[0], unknown)
         cause = RuntimeError(f"in the process of the environment:\n{trace}")
-        raise EnvironmentContractError(f"environment {index} of {self.name}: found {found}") from cause
+        raise EnvironmentContractError(f"environment {failed[0]} of {self.name}: {message}") from cause
+
+    def _reports(self, number: int) -> dict[int, tuple[str, str]]:
+        """Return message and traceback of a number of errors by environment, without those that cannot be sent."""
+        reports = {}
+        for _ in range(number):
+            with suppress(Exception):  # nothing has come, or what came cannot be rebuilt in this process
+                index, _, error, trace = self.error_queue.get(timeout=PATIENCE)
+                reports[index] = (_described(error), trace)
+        return reports
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """Close the environments, also those in the middle of a step, and end the processes.
@@ -144,9 +165,40 @@ class ProcessVectorEnv(AsyncVectorEnv):
                 pipe.close()
 
 
+class _Reported(gym.Wrapper[Any, Any, Any, Any]):
+    """Raises errors of a class that holds a message alone: those of an environment may have no pickled form."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        try:
+            return self.env.reset(**kwargs)
+        except Exception as error:
+            raise EnvironmentContractError(_described(error)) from error
+
+    def step(self, action: Any) -> Any:
+        try:
+            return self.env.step(action)
+        except Exception as error:
+            raise EnvironmentContractError(_described(error)) from error
+
+
+def _described(error: Exception) -> str:
+    """What an error says, with its class unless it is already an error of the contract."""
+    if isinstance(error, EnvironmentContractError):
+        return str(error)
+    name = type(error).__name__
+    return f"found {name}: {error}" if str(error) else f"found {name}"
+
+
 def _make_in_process(parent: int, make: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
     """Make an environment, in a process that leaves it to its parent to be stopped by a signal."""
     if os.getpid() != parent:  # AsyncVectorEnv makes one in the parent as well, to read its spaces
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-    return with_plain_reward(make)
+    return _Reported(with_plain_reward(make))
+
+
+def _close(reference: weakref.ref[ProcessVectorEnv]) -> None:
+    """Close environments that are still there."""
+    env = reference()
+    if env is not None:
+        env.close()

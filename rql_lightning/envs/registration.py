@@ -16,7 +16,7 @@ from rql_lightning.envs.customization import Customization, RewardName, StepFunc
 from rql_lightning.envs.processes import ProcessVectorEnv
 from rql_lightning.envs.vector import SameStepAutoreset, StatefulSyncVectorEnv
 from rql_lightning.envs.wrappers import CustomizationWrapper, VectorCustomizationWrapper
-from rql_lightning.errors import ConfigurationError, EnvironmentContractError, RqlError, require
+from rql_lightning.errors import ConfigurationError, EnvironmentContractError, RqlError, is_integer, require
 
 UNNAMED_IDS = "customized-"
 """First letters of ids that stand for an add-on reward without an import path, and mean nothing in another process."""
@@ -82,6 +82,7 @@ class Task:
         limit = None if max_episode_steps == -1 else max_episode_steps
         accepted = limit is None or (isinstance(limit, int) and limit >= 1)
         require(accepted, "max_episode_steps", limit, "an integer >= 1, or -1 for no limit")
+        require(is_integer(processes, 0), "processes", processes, "an integer >= 0")
         if self.make_compiled is None or reference:
             maker = partial(self._make_limited, limit, **settings, **_rendering(render_mode))
             makers: list[Callable[[], gym.Env[Any, Any]]] = [maker for _ in range(num_envs)]

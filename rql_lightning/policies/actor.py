@@ -7,10 +7,9 @@ from typing import Any
 import gymnasium as gym
 from torch import Tensor
 
-from rql_lightning.errors import ConfigurationError
 from rql_lightning.policies.base import Policy
 from rql_lightning.policies.encoders import Encoder
-from rql_lightning.policies.families import LOG_SCALE_RANGE, SquashedNormal
+from rql_lightning.policies.families import LOG_SCALE_RANGE
 from rql_lightning.policies.network import NetworkPolicy
 from rql_lightning.spaces import ActionBounds, check_continuous
 
@@ -49,31 +48,6 @@ class SquashedGaussianPolicy(NetworkPolicy):
         """Return location and log-scale of u at encoded observations ``[..., D]``, ``[..., A]`` each."""
         location, log_scale = self.network(code).chunk(2, dim=-1)
         return location, log_scale.clamp(*LOG_SCALE_RANGE)
-
-    def start_at(self, other: Policy, option: str) -> None:
-        """Copy the weights of an actor of the same architecture, and what its encoder observed.
-
-        Args:
-            other: Actor to copy from.
-            option: Option that requests it and its value, for messages.
-
-        Raises:
-            ConfigurationError: If ``other`` is not an actor of the same architecture.
-        """
-        expected, found = self._sizes(self), self._sizes(other)
-        if found != expected:
-            raise ConfigurationError(f"{option}, expected a squashed Gaussian actor of {expected}, not {found}")
-        for own, others in ((self.network, other.network), (self.encoder, other.encoder)):
-            own.load_state_dict(others.state_dict())  # type: ignore[union-attr]
-
-    @staticmethod
-    def _sizes(policy: Any) -> dict[str, Any]:
-        """Return the properties that two actors must share to have interchangeable weights."""
-        if not isinstance(policy, NetworkPolicy) or not isinstance(policy.family, SquashedNormal):
-            return {"kind": type(policy).__name__}
-        shapes = {"observation": policy.observation_space.shape, "encoder": policy.encoder.fixed}
-        rows = {} if policy.rows is None else {"rows": policy.rows}
-        return {**shapes, **rows, "action": policy.action_space.shape, "hidden_sizes": policy.hidden_sizes}
 
     def describe(self) -> dict[str, Any]:
         """Return the description from which :func:`rql_lightning.load_policy` rebuilds the policy."""

@@ -89,6 +89,32 @@ class NetworkPolicy(Policy):
         """Return the parameters of the family at encoded observations ``[..., D]``, ``[..., P]``."""
         return self.family.from_network(self.network(code))
 
+    def start_at(self, other: Policy, option: str) -> None:
+        """Copy the weights of a policy of the same architecture, and what its encoder observed.
+
+        Args:
+            other: Policy to copy from.
+            option: Option that requests it and its value, for messages.
+
+        Raises:
+            ConfigurationError: If ``other`` is not a policy of the same architecture.
+        """
+        expected, found = self._architecture(self), self._architecture(other)
+        if found != expected:
+            raise ConfigurationError(f"{option}, expected a policy of {expected}, not {found}")
+        for name in ("network", "encoder", *(("flow",) if isinstance(self.family, Flow) else ())):
+            getattr(self, name).load_state_dict(getattr(other, name).state_dict())
+
+    @staticmethod
+    def _architecture(policy: Any) -> dict[str, Any]:
+        """Return the properties that two policies must share to have interchangeable weights."""
+        family = {"family": type(getattr(policy, "family", policy)).__name__}
+        if not isinstance(policy, NetworkPolicy):
+            return family
+        shapes = {"observation": policy.observation_space.shape, "action": policy.action_space.shape}
+        size = {"size": policy.family.size, "hidden_sizes": policy.hidden_sizes, "rows": policy.rows}
+        return {**family, **shapes, **size, "encoder": policy.encoder.fixed}
+
     def describe(self) -> dict[str, Any]:
         """Return the description from which :func:`rql_lightning.load_policy` rebuilds the policy."""
         own = {key: getattr(self, key) for key in ("hidden_sizes", "components", "context", "rows")}

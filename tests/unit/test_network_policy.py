@@ -306,5 +306,7 @@ def test_an_actor_starts_at_a_policy_with_the_same_network_only():
     observation = torch.rand(4, 3)
     torch.testing.assert_close(actor.distribution_parameters(observation), same.distribution_parameters(observation))
     for other in (policy_of("mixture"), policy_of("squashed_normal", rows=3)):
-        with pytest.raises(ConfigurationError, match=r"model\.start_at: found x, expected a squashed Gaussian actor"):
+        with pytest.raises(
+            ConfigurationError, match=r"model\.start_at: found x, expected a policy of .*SquashedNormal.*, not "
+        ):
             actor.start_at(other, "model.start_at: found x")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
-import pickle
 import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -25,6 +28,28 @@ from rql_lightning.errors import ConfigurationError, EnvironmentContractError
 ID = "rql_lightning/CartPole-v0"
 SMALL: dict[str, Any] = {"num_envs": 2, "total_frames": 64, "frames_per_batch": 32, "updates_per_batch": 2}
 SMALL |= {"batch_size": 4, "warm_up_frames": 0, "env": "MountainCarContinuous-v0", "reward": "basic"}
+
+
+class Unsendable(Exception):
+    """An error that has no pickled form."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+class Two(Exception):
+    """An error whose pickled form cannot be read."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+class Unreduced:
+    """Raises an error that cannot be sent when it is to be sent."""
+
+    def __reduce__(self) -> Any:
+        raise Unsendable("not this one")
 
 
 class Failing(gym.Env[Any, Any]):
@@ -44,6 +69,14 @@ class Failing(gym.Env[Any, Any]):
         if action[0] == 3:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
+        if action[0] == 5:
+            raise Unsendable("no such joint")
+        if action[0] == 6:
+            raise Two("no such", "joint")
+        if action[0] == 7:
+            time.sleep(1)
+        if action[0] == 8:
+            return np.ones(1, np.float32), 0.5, False, False, {"unsendable": Unreduced()}
         reward = "much" if action[0] == 4 else 0.5
         return np.ones(1, np.float32), reward, False, False, {"pid": os.getpid()}
 
@@ -68,6 +101,10 @@ def collapsing() -> Iterator[str]:
 def workers() -> list[str]:
     """The processes of environments that run."""
     return [child.name for child in multiprocessing.active_children() if "ProcessVectorEnv" in child.name]
+
+
+def first_observation(maker: Any) -> np.ndarray:
+    return maker.fn().reset(seed=0)[0]
 
 
 def failing(number: int = 3, processes: int = 2) -> ProcessVectorEnv:
@@ -119,9 +156,32 @@ def test_an_error_names_the_environment_and_closing_still_works():
     env.close()
     assert all(process.exitcode is not None for process in env.processes)
     env = failing()
-    with pytest.raises(EnvironmentContractError, match=r"^reward of Failing: found 'much'"):
+    expected = r"^environment 2 of Failing-v0: reward of Failing: found 'much'"
+    with pytest.raises(EnvironmentContractError, match=expected):
         env.step(told(0, 0, 4))
     env.close()
+
+
+@pytest.mark.parametrize(("action", "kind"), [(5, "Unsendable"), (6, "Two")])
+def test_an_error_that_cannot_be_sent_names_the_environment_too(action, kind):
+    with (
+        closing(failing()) as env,
+        pytest.raises(EnvironmentContractError, match=rf"^environment 1 of Failing-v0: found {kind}: no such joint$"),
+    ):
+        env.step(told(0, action, 0))
+
+
+def test_an_error_that_never_arrives_ends_the_step(monkeypatch):
+    monkeypatch.setattr("rql_lightning.envs.processes.PATIENCE", 0.5)
+    expected = r"^environment 2 of Failing-v0: found an error that cannot be sent"
+    with closing(failing()) as env, pytest.raises(EnvironmentContractError, match=expected):
+        env.step(told(0, 0, 8))
+
+
+def test_an_error_is_named_although_its_process_ends_before_the_others_answer():
+    expected = r"^environment 0 of Failing-v0: found ValueError: no such joint$"
+    with closing(failing(processes=3)) as env, pytest.raises(EnvironmentContractError, match=expected):
+        env.step(told(1, 7, 7))
 
 
 @pytest.mark.parametrize("processes", [1, 3])
@@ -149,6 +209,23 @@ def test_closing_in_the_middle_of_a_step():
     assert all(process.exitcode is not None for process in env.processes)
 
 
+def test_a_program_that_closes_nothing_ends():
+    """With the environments as a global of a script, which is there until the interpreter is gone."""
+    script = """
+from rql_lightning.envs import make_vector_env
+
+if __name__ == "__main__":
+    env = make_vector_env("rql_lightning/CartPole-v0", 2, "total", env_kwargs={"max_episode_steps": 9}, processes=2)
+    env.reset(seed=0)
+    print([process.pid for process in env.unwrapped.processes])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == ""
+    for pid in json.loads(done.stdout):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
 def test_an_environment_that_cannot_be_made_in_its_process():
     def make(parent: int = os.getpid()) -> gym.Env[Any, Any]:
         if os.getpid() != parent:
@@ -159,12 +236,28 @@ def test_an_environment_that_cannot_be_made_in_its_process():
         ProcessVectorEnv([make, make], 2, "Failing-v0")
 
 
-def test_makers_can_be_sent_to_a_process_that_is_not_a_fork():
+def test_an_error_of_a_maker_in_its_process_is_told_by_its_traceback(capfd):
+    def make(parent: int = os.getpid()) -> gym.Env[Any, Any]:
+        if os.getpid() != parent:
+            raise ValueError("no such display")
+        return Failing()
+
+    with pytest.raises(
+        EnvironmentContractError, match=r"of Failing-v0: .* exit code 1 \(.* traceback is printed above"
+    ):
+        ProcessVectorEnv([make], 1, "Failing-v0")
+    assert "ValueError: no such display" in capfd.readouterr().err
+
+
+def test_environments_can_be_made_in_processes_that_are_no_forks():
+    """A new interpreter knows what comes with the maker alone."""
     env = make_vector_env(ID, 1, "total", env_kwargs={"max_episode_steps": 30}, processes=1)
     env.close()
     (maker,) = env.unwrapped.env_fns
-    made = pickle.loads(pickle.dumps(CloudpickleWrapper(partial(maker.func, os.getpid(), *maker.args[1:])))).fn()
-    assert made.reset(seed=0)[0].shape == (4,)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        observation = pool.apply(first_observation, (CloudpickleWrapper(maker),))
+    expected = make_vector_env(ID, 1, "total").reset(seed=[0])[0][0]
+    np.testing.assert_array_equal(observation, expected)
 
 
 def test_a_run_collects_the_same_frames(fit):
@@ -192,5 +285,8 @@ def test_processes_that_make_no_sense_are_refused():
             ReplayDataModule(processes=wrong, **SMALL)
     with pytest.raises(ConfigurationError, match=r"^data\.processes: found 2, expected 0: compiled environments"):
         make_vector_env("rql_lightning/Highway-v0", 2, "total", processes=2)
+    for wrong in (-1, 1.5, True, None):
+        with pytest.raises(ConfigurationError, match=r"^processes: found .*, expected an integer >= 0"):
+            gym.make_vec(ID, num_envs=2, vectorization_mode="vector_entry_point", processes=wrong)
     with closing(make_vector_env("rql_lightning/Parking-v0", 2, "total", processes=2, reference=True)) as env:
         assert isinstance(env.unwrapped, ProcessVectorEnv)

@@ -19,7 +19,7 @@ from rql_lightning.data import ReplayDataModule
 from rql_lightning.envs import Customization
 from rql_lightning.errors import ConfigurationError
 from rql_lightning.loading import CheckpointPrior, load_policy
-from rql_lightning.policies import NetworkPolicy
+from rql_lightning.policies import Encoder, NetworkPolicy
 from rql_lightning.priors import FunctionPrior
 
 pytest.importorskip("zuko")
@@ -94,21 +94,32 @@ def test_starting_at_the_prior_is_starting_at_the_solution_for_no_wish(detach, t
     assert not torch.allclose(other.family.log_prob(other.distribution_parameters(states), actions), expected)
 
 
+def test_it_starts_at_a_prior_with_its_statistics_of_observations(detach, tmp_path):
+    space = gym.spaces.Box(-np.inf, np.inf, (3,))
+    encoder = Encoder.scaled_of(space, normalize=True)
+    encoder.observe(500.0 + 3.0 * torch.randn(40, 3))
+    prior = prior_at(tmp_path / "prior.ckpt", (space, ACTIONS), encoder=encoder)
+    settings: Any = {"hidden_sizes": [8], "start_at_prior": True, "normalize_observations": True}
+    subject = detach(ResidualFlowSAC, space, ACTIONS, prior, 0.7, 0.7, **settings)
+    states = 500.0 + 3.0 * torch.randn(9, 3, **DOUBLE)
+    found, expected = (each.distribution_parameters(states) for each in (subject.policy, prior))
+    torch.testing.assert_close(found, expected)
+    assert subject.policy.encoder.count == 40 and len(found.unique(dim=0)) == 9
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"family": "squashed_normal"}, "SquashedNormal"),
         ({"family": "mixture"}, "SquashedNormalMixture"),
         ({"hidden_sizes": [4]}, r"'hidden_sizes': \[4\]"),
-        ({"context": 5}, "'context': 5"),
+        ({"context": 5}, "'size': 5"),
         ({"rows": 3}, "'rows': 3"),
     ],
 )
 def test_a_start_at_another_architecture_is_refused(detach, tmp_path, settings, message):
     prior = prior_at(tmp_path / "prior.ckpt", **settings)
-    with pytest.raises(
-        ConfigurationError, match=f"start_at_prior: found True, expected a prior with a flow.*{message}"
-    ):
+    with pytest.raises(ConfigurationError, match=f"start_at_prior: found True, expected a policy of .*Flow.*{message}"):
         learner(detach, prior, 0.7, 0.7, start_at_prior=True)
 
 

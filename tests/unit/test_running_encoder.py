@@ -164,29 +164,53 @@ def test_a_resumed_run_goes_on_from_the_statistics(trained):
     assert algorithm.policy.encoder.count == 96
 
 
-def test_a_customised_policy_starts_at_its_priors_statistics_which_stay(trained, fit):
-    prior = CheckpointPrior(str(trained[2]))
-    assert can_start_at(prior.policy)
-    numbers = {name: each.clone() for name, each in prior.policy.encoder.state_dict().items()}
-    settings = {key: value for key, value in NORMALIZED.items() if key != "alpha"}
-    algorithm = ResidualSAC(prior, omega_prime=0.1, alpha_hat=0.1, start_at_prior=True, **settings)
-    algorithm.build(SPACE, Drift.action_space, "tests/Drift-v0")
-    observation = torch.from_numpy(np.array([[1.0, 506.0, 0.004]], np.float32))
-    start = algorithm.policy.distribution_parameters(observation)
-    torch.testing.assert_close(start, prior.distribution_parameters(observation), rtol=0, atol=0)
+def customised(prior: Any, fit: Any, **settings: Any) -> ResidualSAC:
+    own = {key: value for key, value in NORMALIZED.items() if key != "alpha"}
+    algorithm = ResidualSAC(prior, omega_prime=0.1, alpha_hat=0.1, **own, **settings)
     data = ReplayDataModule(reward="add_on", add_on_reward=f"{__name__}.wish", total_frames=48, **SMALL)
     fit(algorithm, data)
-    assert algorithm.policy.encoder.count == 64 + 48
-    for name, each in prior.policy.encoder.state_dict().items():
-        torch.testing.assert_close(each, numbers[name], rtol=0, atol=0)
+    return algorithm
+
+
+def test_a_customised_policy_is_its_prior_until_the_actor_learns(trained, fit):
+    prior = CheckpointPrior(str(trained[2]))
+    assert can_start_at(prior.policy)
+    algorithm = customised(prior, fit, start_at_prior=True, critic_warm_up_updates=99)
+    assert algorithm.updates == 3
+    observation = np.array([[1.0, 506.0, 0.004], [1.0, 512.0, -0.02]])
+    found = algorithm.policy.decide(observation)
+    np.testing.assert_array_equal(found.action, prior.decide(observation).action)
+    assert (np.asarray(found.kl_to_prior) == 0).all()
+
+
+def test_statistics_that_came_with_weights_stay_also_when_the_actor_learns(trained, fit):
+    prior = CheckpointPrior(str(trained[2]))
+    numbers = {name: each.clone() for name, each in prior.policy.encoder.state_dict().items()}
+    started = customised(prior, fit, start_at_prior=True).policy
+    assert not torch.equal(started.network[0].weight, prior.policy.network[0].weight)
+    further = SoftActorCritic(start_at=str(trained[2]), **NORMALIZED)
+    fit(further, ReplayDataModule(reward="basic", total_frames=32, **SMALL))
+    for policy in (started, further.policy, prior.policy):
+        for name, each in policy.encoder.state_dict().items():
+            torch.testing.assert_close(each, numbers[name], rtol=0, atol=0)
+    assert customised(prior, fit).policy.encoder.count == 48
 
 
 def test_what_does_not_fit_is_refused(trained, tmp_path):
     path = trained[2]
     plain = {**NORMALIZED, "normalize_observations": False}
     data = ReplayDataModule(reward="basic", total_frames=64, **SMALL)
-    with pytest.raises(CheckpointError, match=r"last\.ckpt: found observations with running.*normalize_observations"):
+    with pytest.raises(
+        CheckpointError, match=r"last\.ckpt: found model\.normalize_observations True, expected .* False"
+    ):
         quiet().test(SoftActorCritic(**plain), datamodule=data, ckpt_path=path, verbose=False)
+    Drift.observation_space = gym.spaces.Box(np.full(3, -np.inf), np.full(3, np.inf), dtype=np.float64)
+    try:
+        with pytest.raises(CheckpointError, match=r"found running .* numbers \[1, 2\] .*, expected \[0, 1, 2\]"):
+            data = ReplayDataModule(reward="basic", total_frames=64, **SMALL)
+            quiet().test(SoftActorCritic(**NORMALIZED), datamodule=data, ckpt_path=path, verbose=False)
+    finally:
+        Drift.observation_space = SPACE
     with pytest.raises(ConfigurationError, match=r"model\.start_at"):
         SoftActorCritic(start_at=str(path), **plain).build(SPACE, Drift.action_space, "tests/Drift-v0")
     with pytest.raises(TypeError, match="normalize_observations"):

@@ -154,6 +154,20 @@ def test_two_resumes_without_stored_environments_are_the_same_and_go_on_elsewher
     assert not old & new
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "reason"), [(0, 2, r"data\.processes is 2"), (2, 0, "in processes of its own when")]
+)
+def test_a_run_with_environments_in_processes_resumes_with_new_episodes(tmp_path, before, after, reason):
+    task = {**SMALL, "env": "CartPole-v1", "reward": "basic"}
+    train(tmp_path / "first", ReplayDataModule(**task, processes=before))
+    assert (replay(tmp_path / "first")["env"] is None) == (before > 0)
+    with pytest.warns(UserWarning, match=f"{reason}.*: running episodes are restarted"):
+        data = ReplayDataModule(**{**task, "total_frames": 128}, processes=after)
+        train(tmp_path / "second", data, last(tmp_path / "first"))
+    storage = replay(tmp_path / "second")["replay"]["_storage"]["_storage"]
+    assert len(storage["observation"]) == 128
+
+
 # -- returns of training episodes ------------------------------------------------------------------------------------
 
 
