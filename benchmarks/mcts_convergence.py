@@ -1,6 +1,6 @@
-"""The error of residual MCTS against exact values, as simulations grow: a table and docs/images/mcts_convergence.png.
+"""The error of residual MCTS against exact values, as simulations grow: a table and a figure.
 
-    python benchmarks/mcts_convergence.py
+    python benchmarks/mcts_convergence.py --out mcts_convergence.png
 
 Random MDPs with 4 states, 3 actions and a horizon of 3 steps; γ = 0.9, ε = 0.5. The error is the largest one of
 Q_R(s, ·) at the root over all states, relative to residual value iteration with as many steps to go; the mean over
@@ -45,7 +45,7 @@ def main() -> None:
     """Print the table and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=Path("docs/images/mcts_convergence.png"))
+    parser.add_argument("--out", type=Path, default=Path("mcts_convergence.png"), help="File of the figure.")
     arguments = parser.parse_args()
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     for axes, stochastic in zip(figure.subplots(1, 2, sharey=True), (False, True), strict=True):

@@ -35,14 +35,25 @@ def stepped(env: str, num_envs: int, processes: int, steps: int, reference: bool
         return steps * num_envs / (time.perf_counter() - start), np.array(rewards)
 
 
+def positive(text: str) -> int:
+    """Return a count given on the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is not an integer of at least 1.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected an integer >= 1")
+    return int(text)
+
+
 def main() -> None:
     """Measure both sides in turns and print medians and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", default="rql_lightning/HalfCheetah-v0", help="Gymnasium id.")
-    parser.add_argument("--num_envs", type=int, default=8, help="Number of environments on each side.")
-    parser.add_argument("--processes", type=int, default=2, help="Number of environments that step at a time.")
-    parser.add_argument("--steps", type=int, default=200, help="Steps of all environments per turn.")
-    parser.add_argument("--turns", type=int, default=3, help="Turns of each side.")
+    parser.add_argument("--num_envs", type=positive, default=8, help="Number of environments on each side.")
+    parser.add_argument("--processes", type=positive, default=2, help="Number of environments that step at a time.")
+    parser.add_argument("--steps", type=positive, default=200, help="Steps of all environments per turn.")
+    parser.add_argument("--turns", type=positive, default=3, help="Turns of each side.")
     parser.add_argument("--reference", action="store_true", help="Reference environments of a compiled task.")
     given = parser.parse_args()
     rates: dict[int, list[float]] = {0: [], given.processes: []}

@@ -44,24 +44,39 @@ def test_the_task_is_what_the_exact_policy_computes_with(example):
     assert 5 < terminated.sum() < 40
 
 
-def test_the_exact_policy_of_a_prior_with_a_density(example):
-    """Against quadrature, for a prior that chooses one of two actions: its law is on these two."""
+def exact_share_of_the_left(example: Any, size: float) -> np.ndarray:
+    """For a prior that chooses −size or size, at each of the starts."""
+    alpha, gamma, like = example.ALPHA_HAT, example.GAMMA, example.PREFERENCE
+    choices = np.array([-size, size])
+    positions = example.moved(example.STARTS[:, None], choices)
+    after = -like * example.moved(positions[..., None], choices)
+    value = alpha * np.log(np.exp(after / alpha).mean(-1))
+    q = -like * positions + gamma * np.where(np.abs(positions) < example.OBSTACLE, 0.0, value)
+    return 1.0 / (1.0 + np.exp((q[:, 1] - q[:, 0]) / alpha))
+
+
+@pytest.mark.parametrize("size", [0.8, 0.268], ids=["beside the obstacle", "along its edge"])
+def test_the_exact_policy_of_a_prior_with_a_density(example, size):
+    """Its law is known where the prior chooses one of two actions. From the middle, 0.268 leads 0.001 past the edge."""
 
     def sample(observation: torch.Tensor) -> torch.Tensor:
-        return torch.where(torch.rand(len(observation), 1) < 0.5, 0.8, -0.8)
+        return torch.where(torch.rand(len(observation), 1) < 0.5, size, -size)
 
     torch.manual_seed(0)
-    actions, weights = example.exact_law(sample, 20_000)
-    alpha, gamma, like = example.ALPHA_HAT, example.GAMMA, example.PREFERENCE
-    positions = example.moved(example.STARTS[:, None], np.array([-0.8, 0.8]))
+    expected = exact_share_of_the_left(example, size)
+    actions, weights = example.exact_law(sample, 80_000)
+    np.testing.assert_allclose((weights * (actions < 0)).sum(-1), expected, atol=0.01)
+    drawn = example.exact_actions(sample, 8_000)
+    assert drawn.shape == (5, 8_000)
+    np.testing.assert_allclose((drawn < 0).mean(-1), expected, atol=0.025)
 
-    def value(position: np.ndarray) -> np.ndarray:
-        rewards = -like * example.moved(position[..., None], np.array([-0.8, 0.8]))
-        return alpha * np.log(np.exp(rewards / alpha).mean(-1))
 
-    q = -like * positions + gamma * value(positions)
-    expected = 1.0 / (1.0 + np.exp((q[:, 1] - q[:, 0]) / alpha))
-    np.testing.assert_allclose((weights * (actions < 0)).sum(-1), expected, atol=0.02)
+def test_collisions_are_those_of_the_actions_and_not_of_their_bins(example):
+    edge = (example.OBSTACLE - example.STARTS[:, None]) / example.REACH
+    exact = np.full((5, 40), 1 / 40)
+    for distance, expected in ((-0.001, 1.0), (0.001, 0.0)):
+        row = example.compared(edge + np.full((5, 100), distance), exact)
+        assert (row["left"], row["obstacle"]) == (0.0, expected)
 
 
 def test_a_diffusion_policy_learns_both_modes_and_is_a_prior(example):

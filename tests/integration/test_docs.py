@@ -116,7 +116,9 @@ SHOWN = [line for page in PAGES for line in commands(page) if line.startswith((T
 
 
 @pytest.mark.parametrize("line", SHOWN)
-def test_commands_of_the_docs_are_understood(line, monkeypatch, capsys):
+def test_commands_of_the_docs_are_understood(line, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_policy.py").write_text("def sample(observation):\n    return observation[:, :1]\n")
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train"])
     monkeypatch.chdir(ROOT)
     words = shlex.split(line.partition("-m rql_lightning.train ")[2], comments=True)
