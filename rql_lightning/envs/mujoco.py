@@ -77,7 +77,7 @@ def towards_negative_y(observation: Any, action: Any, next_observation: Any, inf
     return -next_observation[..., Y_VELOCITY]
 
 
-def _make(base: str, **settings: Any) -> gym.Env[Any, Any]:
+def _make(name: str, base: str, **settings: Any) -> gym.Env[Any, Any]:
     """Make an environment without a time limit, which is the task's.
 
     Raises:
@@ -86,14 +86,15 @@ def _make(base: str, **settings: Any) -> gym.Env[Any, Any]:
     """
     if importlib.util.find_spec("mujoco") is None:
         expected = "pip install 'rql-lightning[mujoco]', which brings it"
-        raise ConfigurationError(f"env: found {base} and no installation of mujoco, expected {expected}")
+        raise ConfigurationError(f"env: found {name} and no installation of mujoco, expected {expected}")
     without = settings.get(POSITIONS, True)
     require(without is True, POSITIONS, without, "True: the add-on reward reads observations without positions")
     return gym.make(base, max_episode_steps=-1, disable_env_checker=True, **settings)
 
 
 def _task(base: str, customization: Customization) -> Task:
-    return replace(task_on(base, customization), make_reference=partial(_make, base))
+    name = f"rql_lightning/{base.replace('-v5', '-v0')}"
+    return replace(task_on(base, customization), make_reference=partial(_make, name, base))
 
 
 COMMON: dict[str, Any] = {"is_success": survived, "vectorized": True, "read_only": True}

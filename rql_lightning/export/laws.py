@@ -70,8 +70,17 @@ def untraceable(policy: Policy) -> str | None:
 
 
 def observations(policy: Policy, rows: int = ROWS) -> Tensor:
-    """Return reproducible observations within the bounds of the policy's space, ``[rows, *observation_shape]``."""
+    """Return reproducible observations, ``[rows, *observation_shape]``, that the policy tells apart.
+
+    They are within the bounds of the policy's space, and within two standard deviations of what was observed where the
+    encoder normalises by that.
+    """
     middle, half_width = observation_scale(policy.observation_space)
+    encoder = getattr(policy, "encoder", None)
+    if encoder is not None and encoder.running is not None:
+        chosen = torch.tensor(encoder.running)
+        middle = torch.where(chosen, encoder.middle, middle)
+        half_width = torch.where(chosen, 2.0 * encoder.half_width, half_width)
     unit = torch.rand(rows, len(middle), generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
     return (middle + half_width * unit).reshape(rows, *(policy.observation_space.shape or ()))
 

@@ -1,4 +1,4 @@
-"""The MuJoCo tasks are Gymnasium's, with the add-on rewards of follow-up work to the paper."""
+"""The MuJoCo tasks are Gymnasium's, with add-on rewards of this project."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_without_mujoco_the_error_says_what_to_install(monkeypatch):
     )
     for make in (lambda: gym.make(ours("Ant")), lambda: make_vector_env(ours("Ant"), 1, "basic")):
         with pytest.raises(
-            ConfigurationError, match=r"^env: found Ant-v5.*pip install 'rql-lightning\[mujoco\]'"
+            ConfigurationError, match=r"^env: found rql_lightning/Ant-v0 and.*pip install 'rql-lightning\[mujoco\]'"
         ) as error:
             make()
         assert "\n" not in str(error.value)

@@ -60,6 +60,13 @@ def actor(prior: Prior | None = None, hidden: tuple[int, ...] = (12, 9), log_sca
     return policy
 
 
+def running_actor() -> Policy:
+    """An actor that normalises a number far from 0 by what was observed."""
+    encoder = Encoder.scaled_of(BOUNDED, normalize=True)
+    encoder.observe(torch.tensor([[1.0, 1.5, 497.0], [1.0, 1.5, 503.0]]))
+    return randomised(SquashedGaussianPolicy(BOUNDED, BOUNDS.action_space, [12, 9], encoder))
+
+
 def parking() -> Policy:
     """A customised actor that sees differences to a goal."""
     shipped = load_policy(PARKING)
@@ -88,6 +95,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "module_prior": lambda: soft_q(module_prior(), [8]),
     "actor": actor,
     "residual_actor": lambda: actor(wrapped(actor())),
+    "running_actor": running_actor,
     "parking": parking,
     "rows": lambda: load_policy("pretrained:highway-il"),
     "mixture": lambda: fitted("mixture"),
@@ -96,5 +104,9 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 
 
 def observations(policy: Policy, rows: int = 50) -> np.ndarray:
-    """Observations on both sides of the space's bounds."""
-    return np.random.default_rng(1).normal(size=(rows, *policy.observation_space.shape)).astype(np.float32)
+    """Observations on both sides of the space's bounds, and around what was observed."""
+    numbers = np.random.default_rng(1).normal(size=(rows, *policy.observation_space.shape)).astype(np.float32)
+    encoder = getattr(policy, "encoder", None)
+    if encoder is None or encoder.running is None:
+        return numbers
+    return encoder.middle.numpy() + encoder.half_width.numpy() * numbers

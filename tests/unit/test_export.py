@@ -16,7 +16,7 @@ from sb3_models import make
 from rql_lightning import load_policy
 from rql_lightning.checkpoints import read_checkpoint
 from rql_lightning.errors import CheckpointError, ConfigurationError, OutputError, UnsupportedFormatError
-from rql_lightning.export import export_policy, graphs
+from rql_lightning.export import export_policy, graphs, laws
 from rql_lightning.loading import CheckpointPrior
 from rql_lightning.policies import NetworkPolicy, Policy, ResampledPolicy
 from rql_lightning.priors import FunctionPrior, ObservationStatistics, SamplerPrior, StableBaselines3Prior
@@ -323,3 +323,10 @@ def test_a_name_that_no_file_can_have_is_refused_in_one_line(name, found, suffix
     with pytest.raises(ConfigurationError, match="run: found"):
         export_policy(soft_q(None, [8]), tmp_path / "policy.ckpt", run=tmp_path / (name * 2))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_an_export_is_checked_at_is_not_clipped():
+    """Otherwise a law that reads none of the normalised numbers would pass."""
+    policy = POLICIES["running_actor"]()
+    code = policy.encoder(laws.observations(policy))[:, 2]
+    assert code.abs().max() <= 2 and code.std() > 0.5
