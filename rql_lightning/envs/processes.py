@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState
 
@@ -24,6 +26,10 @@ from rql_lightning.errors import EnvironmentContractError
 
 PATIENCE = 5.0
 """Seconds that processes have to close their environments before they are killed, and to report an error."""
+
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+"""How processes start. A fork knows every registered id and needs no guard of ``__main__`` in the user's script; the
+default of :mod:`multiprocessing` depends on which libraries have been imported before."""
 
 
 class ProcessVectorEnv(AsyncVectorEnv):
@@ -49,7 +55,8 @@ class ProcessVectorEnv(AsyncVectorEnv):
         makers = [partial(_make_in_process, os.getpid(), make) for make in env_fns]
         most = processes if processes < len(makers) else None
         try:
-            super().__init__(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED, max_concurrency=most)
+            settings: dict[str, Any] = {"copy": False, "context": START_METHOD, "max_concurrency": most}
+            super().__init__(makers, autoreset_mode=AutoresetMode.DISABLED, **settings)
         except BaseException:
             if hasattr(self, "_state"):  # processes have been started
                 self.close(terminate=True)
@@ -194,6 +201,7 @@ def _make_in_process(parent: int, make: Callable[[], gym.Env[Any, Any]]) -> gym.
     if os.getpid() != parent:  # AsyncVectorEnv makes one in the parent as well, to read its spaces
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+        torch.set_num_threads(1)  # as in workers of PyTorch's DataLoader: a fork must not use its parent's threads
     return _Reported(with_plain_reward(make))
 
 

@@ -157,8 +157,9 @@ def task_on(base: str, customization: Customization | StepFunction) -> Task:
         EnvironmentContractError: if nothing is registered as ``base``.
     """
     spec = _find_spec(base, "base")
-    # The limit is left to whoever makes the task, so that another one can take its place.
-    make = partial(gym.make, base, max_episode_steps=-1, disable_env_checker=True)
+    # The spec, as a new process may not know its id. The limit is left to whoever makes the task, so that another can
+    # take its place.
+    make = partial(gym.make, spec, max_episode_steps=-1, disable_env_checker=True)
     return Task(lambda **_: customization, make, max_episode_steps=spec.max_episode_steps, base=base)
 
 

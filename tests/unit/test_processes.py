@@ -249,15 +249,37 @@ def test_an_error_of_a_maker_in_its_process_is_told_by_its_traceback(capfd):
     assert "ValueError: no such display" in capfd.readouterr().err
 
 
-def test_environments_can_be_made_in_processes_that_are_no_forks():
+SCRIPT = """
+import multiprocessing
+import gymnasium as gym
+from gymnasium.envs.classic_control import CartPoleEnv
+from rql_lightning.envs import make_vector_env
+
+multiprocessing.set_start_method("spawn")
+gym.register("tests/OfThisScript-v0", entry_point=CartPoleEnv)
+env = make_vector_env("tests/OfThisScript-v0", 2, "basic", processes=2)
+print(env.reset(seed=[0, 1])[0].shape)
+env.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are new interpreters")
+def test_a_script_needs_no_guard_whatever_was_imported_before(tmp_path):
+    """TorchRL makes "spawn" the default of the whole program when it is imported."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "(2, 4)\n", done.stderr
+
+
+def test_environments_can_be_made_in_processes_that_are_no_forks(collapsing):
     """A new interpreter knows what comes with the maker alone."""
-    env = make_vector_env(ID, 1, "total", env_kwargs={"max_episode_steps": 30}, processes=1)
-    env.close()
-    (maker,) = env.unwrapped.env_fns
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        observation = pool.apply(first_observation, (CloudpickleWrapper(maker),))
-    expected = make_vector_env(ID, 1, "total").reset(seed=[0])[0][0]
-    np.testing.assert_array_equal(observation, expected)
+        for id, kwargs in ((ID, {"max_episode_steps": 30}), (collapsing, {})):
+            env = make_vector_env(id, 1, "basic", env_kwargs=kwargs, processes=1)
+            env.close()
+            (maker,) = env.unwrapped.env_fns
+            observation = pool.apply(first_observation, (CloudpickleWrapper(maker),))
+            np.testing.assert_array_equal(observation, make_vector_env(id, 1, "basic").reset(seed=[0])[0][0])
 
 
 def test_a_run_collects_the_same_frames(fit):
