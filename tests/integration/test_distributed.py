@@ -75,14 +75,20 @@ def test_a_run_of_two_ranks(run, refused):
 
 
 @pytest.mark.slow  # as long as twenty others
-def test_actor_critics_share_weights_too(parking):
+def test_actor_critics_share_weights_and_statistics_too(parking):
     config = str(Path(__file__).parents[2] / "configs/parking/residual_sac.yaml")
     settings = ["--model.start_at_prior=false", "--model.critic_warm_up_updates=0", "--data.env_kwargs={duration: 4}"]
     settings += ["--model.alpha_hat=auto", "--model.omega_prime=0.1", "--data.total_frames=1024", "--video.episodes=0"]
-    settings += ["--data.warm_up_frames=64"]
+    settings += ["--data.warm_up_frames=64", "--model.normalize_observations=true"]
     launch(parking, *settings, "--trainer.callbacks+=rank_weights.WriteWeights", config=config)
     own, other = weights_of_ranks(parking)
     assert all(torch.equal(own[key], other[key]) for key in own) and own["log_alpha"] != 0
+    # The observations have no bounds, and the statistics are those of the frames of both ranks.
+    replays = [torch.load(path, weights_only=True)["replay"] for path in parking.root.rglob("replay-*-rank?.pt")]
+    frames = torch.cat([each["_storage"]["_storage"]["observation"][:512] for each in replays]).double()
+    assert len(frames) == 1024
+    torch.testing.assert_close(own["policy.encoder.mean"], frames.mean(dim=0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(own["policy.encoder.variance"], frames.var(dim=0, correction=0), rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
