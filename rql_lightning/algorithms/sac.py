@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rql_lightning import functional
+from rql_lightning.algorithms import sac_gradients
 from rql_lightning.algorithms.base import Algorithm, Minibatch
 from rql_lightning.algorithms.hyperparameters import Schedule, Temperature, check_hyperparameters
 from rql_lightning.algorithms.optimization import VectorOptimizer, share_memory
@@ -21,17 +21,10 @@ from rql_lightning.exploration import CorrelatedNoise
 from rql_lightning.loading import load_policy
 from rql_lightning.networks import Perceptron, TwinCritic
 from rql_lightning.policies import Encoder, Policy, SquashedGaussianPolicy
-from rql_lightning.policies.families import LOG_SCALE_RANGE
 from rql_lightning.spaces import check_continuous
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
-
-
-BELOW, ABOVE = (
-    float(np.nextafter(np.float32(bound), np.float32(math.copysign(9, bound)))) for bound in LOG_SCALE_RANGE
-)
-"""Bounds of the log-scale for the gradient through its clamp: that of torch.clamp is 1 at the bounds too."""
 
 
 class SoftActorCritic(Algorithm):
@@ -218,7 +211,7 @@ class SoftActorCritic(Algorithm):
         if self.alpha == "auto":
             self.policy.temperature = self.log_alpha.exp().item()
         columns = {key: torch.stack([row[key] for row in history]) for key in history[0]}
-        means = self._summarized(columns) if closed else columns
+        means = sac_gradients.summarized(self, columns) if closed else columns
         means |= self.diagnostics(split[-1], sample[: len(split[-1])])
         return {**{key: value.mean().item() for key, value in means.items()}, "learning_rate": rate}
 
@@ -242,66 +235,9 @@ class SoftActorCritic(Algorithm):
             warming_up: Whether the critics alone learn.
 
         Returns:
-            The actions sampled at s, followed by those at s′, and what :meth:`_summarized` makes metrics of.
+            The actions sampled at s, followed by those at s′, and terms of metrics.
         """
-        minibatch, states, taken, noise, parameters = inputs
-        network: Any = self.policy.network
-        critic, written = self.critic, optimizer.optimizer.gradients
-        alpha_hat = self.log_alpha.exp()
-        # Actions at s and s′, in one pass
-        outputs, hidden = network.evaluate(states)
-        location, raw = outputs.chunk(2, dim=-1)
-        sample, scale = sampled(location, raw.clamp(*LOG_SCALE_RANGE), noise)
-        own_log_prob, next_log_prob = sample.log_prob.chunk(2)
-        own_inputs, next_inputs = torch.cat([states, sample.action], dim=-1).chunk(2)
-        weights = self.coefficients(alpha_hat)
-        prior, next_prior, prior_gradient = self._prior_terms(parameters, sample, weights)
-        # Targets (Eq. 8 and 9)
-        next_q = self.target_critic.evaluate(next_inputs)[0].amin(dim=0)
-        weighted = functional.weighted_log_prob(next_prior, weights.target_prior)
-        v_next = functional.actor_critic_value(next_q, next_log_prob, alpha_hat, weighted)
-        q_target = functional.residual_target(minibatch.reward, minibatch.terminated, v_next, self.gamma)
-        # Critics (Eq. 7)
-        q_taken, trace = critic.evaluate(taken)
-        critic.backward(trace, self.critic_gradient(minibatch, q_target, q_taken), written(0))
-        # Actor (Eq. 10)
-        q, trace = critic.evaluate(own_inputs)
-        smaller, size, actions = q.amin(dim=0), q.shape[-1], noise.shape[-1]
-        of_action = critic.action_gradient(trace, functional.minimum_gradient(q, smaller), actions)
-        own = (noise[:size], sample.action[:size], scale[:size], of_action)
-        of_location, of_log_scale = functional.actor_gradient(
-            *own, weights.entropy, prior_gradient, weights.actor_prior
-        )
-        of_raw = torch.ops.aten.hardtanh_backward(of_log_scale, raw[:size], BELOW, ABOVE)
-        gradient = torch.cat([of_location, of_raw], dim=-1)
-        network.backward([each[:size] for each in hidden], gradient, written(1))
-        # Temperature
-        if self.alpha == "auto":
-            written(2)[0].copy_(functional.temperature_gradient(own_log_prob, self.entropy_goal))
-        optimizer.optimizer.adopt(1 if warming_up else 2 + (self.alpha == "auto"), self.average)
-        terms = {"q_taken": q_taken, "q_target": q_target, "q": smaller, "log_prob": own_log_prob, "alpha": alpha_hat}
-        return sample, terms if prior is None else {**terms, "prior": prior}
-
-    def _prior_terms(self, parameters: Tensor | None, sample: Sample, weights: Coefficients) -> tuple[Any, Any, Any]:
-        """Return log π at s and at s′, ``[B]``, and its gradient at s, ``[B, A]``; ``None`` where it has no weight."""
-        if weights.without_prior:
-            return None, None, None
-        log_prob, gradient = self.prior_log_prob_and_gradient(parameters, sample.squashed)
-        at_state, at_next_state = log_prob.chunk(2)
-        return at_state, at_next_state, gradient.chunk(2)[0]
-
-    def _summarized(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the metrics of K updates from the terms of each, ``[K, …]``."""
-        weights = self.coefficients(terms["alpha"].unsqueeze(-1))
-        weighted = functional.weighted_log_prob(terms.get("prior"), weights.actor_prior)
-        q_target = terms["q_target"].unsqueeze(1).expand_as(terms["q_taken"])
-        return {
-            "critic_loss": 2.0 * functional.td_loss(terms["q_taken"], q_target),
-            "actor_loss": functional.actor_loss(terms["log_prob"], terms["q"], weights.entropy, weighted),
-            "alpha": terms["alpha"],
-            "q_mean": terms["q_taken"],
-            "log_prob": terms["log_prob"],
-        }
+        return sac_gradients.gradients(self, inputs, optimizer, warming_up)
 
     def gradients_by_autograd(
         self, inputs: tuple[Minibatch, Tensor], optimizer: Any, warming_up: bool
