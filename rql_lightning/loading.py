@@ -221,6 +221,10 @@ class CheckpointPrior(Prior):
         """Return the policy's log π(a|s), ``[N]``."""
         return self.policy.log_prob_of(observation, action)
 
+    def as_actor(self) -> Policy:
+        """Return the policy of the checkpoint."""
+        return self.policy
+
     def origin(self) -> str:
         """Return the path of the file, for messages."""
         return f"prior {self.path}"

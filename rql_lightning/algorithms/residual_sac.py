@@ -31,8 +31,9 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
             prior. null stands for the temperature that the prior was trained at, if its file has it, else alpha_hat,
             which must then be a number.
         alpha_hat: Temperature of the customised policy: a number, or 'auto' to keep its entropy at target_entropy.
-        start_at_prior: Whether the actor starts from the prior's weights (which requires equal hidden_sizes and
-            goal_scales) and the residual critics start at 0.
+        start_at_prior: Whether the actor starts from the prior's weights (which requires a checkpoint, or a model of
+            Stable-Baselines3's SAC or TQC, with equal hidden_sizes and goal_scales) and the residual critics start at
+            0.
         prior_frames: Number of frames at the start of training in which the prior acts; set data.warm_up_frames to the
             same number to fill the replay buffer with them before the first update.
         omega_prime_warm_up_frames: Number of frames at the start of training in which omega_prime is multiplied by
@@ -132,7 +133,7 @@ class ResidualSAC(CustomizesPrior, SoftActorCritic):
         """Copy the prior's weights to the actor and set Q_R to 0 if ``start_at_prior``; at ω′ = α̂ then π̂ = π."""
         if not self.start_at_prior:
             return
-        self.policy.start_at(getattr(self.prior, "policy", self.prior), "model.start_at_prior: found True")
+        self.policy.start_at(self.prior.as_actor(), "model.start_at_prior: found True")
         for parameter in (self.critic.weights[-1], self.critic.biases[-1]):
             nn.init.zeros_(parameter)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import gymnasium as gym
 
 from rql_lightning.policies import Encoder, Policy, SquashedGaussianPolicy
+from rql_lightning.priors import Prior
 
 HIDDEN_SIZES = [128, 128]
 LEARNING_RATE = 1e-3
@@ -70,15 +71,15 @@ def default_num_envs(total_frames: int, episode_steps: int | None) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-def model_settings(choice: Choice, prior: Policy) -> dict[str, Any]:
+def model_settings(choice: Choice, prior: Prior) -> dict[str, Any]:
     """Return the arguments of the algorithm, except the prior."""
     common: dict[str, Any] = {"omega_prime": choice.omega_prime, "alpha_hat": choice.alpha_hat, "gamma": choice.gamma}
     common |= {"hidden_sizes": HIDDEN_SIZES, "learning_rate": LEARNING_RATE, "learning_rate_schedule": "linear"}
     if choice.algorithm != "ResidualSAC":
         return {**common, "target_update_interval": 64, "epsilon_initial": 0.1}
     settings = {**common, "tau": 0.01, "prior_frames": prior_frames(choice, prior)}
-    actor = getattr(prior, "policy", None)
-    if actor is None or not can_start_at(actor):
+    actor = prior.as_actor()
+    if not can_start_at(actor):
         return settings
     return {
         **settings,
@@ -90,7 +91,7 @@ def model_settings(choice: Choice, prior: Policy) -> dict[str, Any]:
     }
 
 
-def can_start_at(actor: Policy) -> bool:
+def can_start_at(actor: Policy) -> TypeGuard[SquashedGaussianPolicy]:
     """Return whether an actor of soft actor-critic can start from the weights of a policy."""
     if not isinstance(actor, SquashedGaussianPolicy) or actor.encoder.raw:
         return False

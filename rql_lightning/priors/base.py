@@ -92,6 +92,10 @@ class Prior(Policy):
             EnvironmentContractError: If an output is not a distribution over actions.
         """
 
+    def as_actor(self) -> Policy:
+        """Return the policy with the law of this prior whose weights an actor can start with; else the prior itself."""
+        return self
+
     def origin(self) -> str:
         """Return the source of the prior, for messages."""
         raise NotImplementedError

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from rql_lightning.checkpoints import check_weight
 from rql_lightning.errors import CheckpointError, SpaceMismatchError, are_sizes, is_integer, require
+from rql_lightning.policies.base import Policy
 from rql_lightning.policies.clipped import ClippedNormal
 from rql_lightning.policies.families import Categorical, Family, SquashedNormal
 from rql_lightning.priors.base import Prior, as_float, is_positive
+from rql_lightning.priors.stable_baselines3.actor import actor_of
 from rql_lightning.priors.stable_baselines3.architecture import Architecture, ContinuousNetwork, DiscreteNetwork
 from rql_lightning.priors.stable_baselines3.archive import SavedModel, read_model
 from rql_lightning.priors.stable_baselines3.folder import files_of
@@ -261,6 +263,10 @@ class StableBaselines3Prior(Prior):
             return result
         clipped = self.family.at_bound(self.bounds.from_environment(action.to(torch.float32)))
         return result + (clipped * self.bounds.half_width.log().to(result.device)).sum(dim=-1)
+
+    def as_actor(self) -> Policy:
+        """Return a policy of this library with the weights of SAC or TQC, if it has networks of such a form."""
+        return actor_of(self) or self
 
     def origin(self) -> str:
         """Return the path of the file, for messages."""
