@@ -157,9 +157,8 @@ def _choose(known: KnownPrior, task: WishedTask, given: _Given) -> Choice:
     require(num_envs <= total_frames, "num_envs", num_envs, f"at most total_frames = {total_frames}")
     algorithm = algorithm_of(known.prior, task.action_space)
     alpha_hat = weight if given.alpha_hat is None else given.alpha_hat
-    estimated = f" (some {returns.divergence_at(weight):.2g} nats per step)" if returns and weight > 0 else ""
     print_line(
-        f"{algorithm}: omega_prime {weight:.3g}{estimated}, alpha_hat {alpha_hat:.3g}, gamma {gamma:g}, "
+        f"{algorithm}: omega_prime {weight:.3g}, alpha_hat {alpha_hat:.3g}, gamma {gamma:g}, "
         f"{total_frames:,} frames in {num_envs} environment{'s' * (num_envs != 1)}"
     )
     return Choice(algorithm, total_frames, num_envs, gamma, weight, alpha_hat)

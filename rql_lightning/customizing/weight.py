@@ -3,64 +3,61 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Literal
 
-import numpy as np
-
+from rql_lightning.customizing.fitted import returns_to_go, spread_of_values
 from rql_lightning.customizing.task import WishedTask
-from rql_lightning.errors import ConfigurationError, require
-from rql_lightning.evaluation import Episodes, run_episodes
+from rql_lightning.errors import ConfigurationError
+from rql_lightning.evaluation import run_episodes
 from rql_lightning.policies.sampling import SampledPolicy
 from rql_lightning.priors import Prior
 from rql_lightning.priors.base import is_positive
 
-SEEDS, STARTS, REPEATS = 2_000_000, 16, 4
-"""First seed, starts and episodes per start with which the add-on return is measured."""
-GENTLE, MODERATE, STRONG = 0.005, 0.05, 0.5
+SEEDS, EPISODES, EPISODES_OF_VALUES = 2_000_000, 64, 16
+"""First seed; number of sampled episodes, and of those in which Q-values are compared."""
+GENTLE, MODERATE, STRONG = 0.1, 1.0, 10.0
 """Divergences from the prior in nats per step, for suggestions."""
 
 Weight = float | Literal["auto"]
 
 
-@dataclass(frozen=True)
 class Returns:
     """The prior's discounted add-on returns in sampled episodes.
 
-    Attributes:
+    Args:
         mean: Their mean.
-        spread: Standard deviation that is due to the prior's actions: that among episodes with the same start.
-        steps: Mean of Σ γ²ᵗ over the steps t of an episode.
         longest: Steps of the longest episode.
+        estimate: Function that returns how much the prior's actions differ in their values
+            (:func:`~rql_lightning.customizing.fitted.spread_of_values`), which takes seconds.
     """
 
-    mean: float
-    spread: float
-    steps: float
-    longest: int
+    def __init__(self, mean: float, longest: int, estimate: Callable[[], float]) -> None:
+        self.mean, self.longest, self.estimate = mean, longest, estimate
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation of Q(s, a) over the prior's actions a."""
+        return self.estimate()
 
     def weight_at(self, divergence: float) -> float:
         """Return the ω′ at which KL(π̂ ‖ π) is a number of nats per step, to first order, with two digits.
 
         The policy at ω′ = α̂ is the prior tilted by exp(Q_R / ω′), so that its divergence is Var(Q_R) / (2 ω′²) at each
-        state, for a large ω′. Where the environment is deterministic, the variance of the discounted return among
-        episodes with the same start is Σ γ²ᵗ Var(Q_R) along them.
+        state, for a large ω′.
 
         Args:
             divergence: Nats per step, > 0.
         """
-        return float(f"{self.spread / math.sqrt(2 * divergence * self.steps):.2g}")
-
-    def divergence_at(self, weight: float) -> float:
-        """Return KL(π̂ ‖ π) at an ω′ > 0 in nats per step, to first order: the inverse of :meth:`weight_at`."""
-        return self.spread**2 / (2 * weight**2 * self.steps)
+        return float(f"{self.spread / math.sqrt(2 * divergence):.2g}")
 
     def advice(self) -> str:
         """Return a sentence about the size of the add-on return that helps to choose ω′."""
         size = (
-            f"in {STARTS * REPEATS} sampled episodes of the prior, the discounted add-on return is {self.mean:.3g}, "
-            f"with a standard deviation of {self.spread:.2g} among episodes with the same start"
+            f"in {EPISODES} sampled episodes of the prior, the discounted add-on return is {self.mean:.3g}, "
+            f"and what its actions are worth has a standard deviation of {self.spread:.2g}"
         )
         if self.spread == 0:
             return f"{size}, so that nothing can be suggested"
@@ -81,21 +78,12 @@ def measure(prior: Prior, task: WishedTask, gamma: float) -> Returns | None:
     """
     if not prior.can_act:
         return None
-    count = STARTS * REPEATS
-    seeds = [SEEDS + number // REPEATS for number in range(count)]
-    with closing(task.make_env(count)) as env:
+    seeds = list(range(SEEDS, SEEDS + EPISODES))
+    with closing(task.make_env(EPISODES)) as env:
         episodes = run_episodes(SampledPolicy(prior, epsilon=0.0, seed=0), env, seeds, record=True, name=task.env)
-    return returns_of(episodes, gamma, REPEATS)
-
-
-def returns_of(episodes: Episodes, gamma: float, repeats: int) -> Returns:
-    """Summarise recorded episodes, ``repeats`` at a time with the same start."""
-    steps, count = episodes.steps, len(episodes.table)
-    discount, returns, squares = gamma ** steps["step"].astype(float), np.zeros(count), np.zeros(count)
-    np.add.at(returns, steps["episode"], discount * steps["add_on_reward"])
-    np.add.at(squares, steps["episode"], discount**2)
-    within = returns.reshape(-1, repeats).var(axis=1, ddof=1).mean()
-    return Returns(returns.mean(), math.sqrt(within), squares.mean(), int(steps["step"].max()) + 1)
+    steps = episodes.steps
+    starts = returns_to_go(steps, gamma)[steps["step"] == 0]
+    return Returns(starts.mean(), int(steps["step"].max()) + 1, partial(spread_of_values, prior, steps, gamma))
 
 
 def choose_weight(given: Any, prior: Prior, returns: Returns | None) -> float:
@@ -111,20 +99,17 @@ def choose_weight(given: Any, prior: Prior, returns: Returns | None) -> float:
     """
     if given is None and prior.temperature is not None:
         return float(prior.temperature)
-    advice = "it is compared with the add-on return" if returns is None else returns.advice()
-    if given is None:
-        raise ConfigurationError(
-            f"omega_prime: found None, expected a number > 0 or 'auto', as {prior.origin()} states no temperature; "
-            f"{advice}"
-        )
-    if given == "auto":
-        possible = returns is not None and returns.spread > 0
-        require(possible, "omega_prime", given, f"a number > 0; {advice}")
-        assert returns is not None
+    if is_positive(given) or (given == 0 and not isinstance(given, bool)):
+        return float(given)
+    if given == "auto" and returns is not None and returns.spread > 0:
         return returns.weight_at(MODERATE)
-    valid = is_positive(given) or (given == 0 and not isinstance(given, bool))
-    require(valid, "omega_prime", given, f"a number >= 0 or 'auto'; {advice}")
-    return float(given)
+    expected = "a number >= 0 or 'auto'"
+    if given is None:
+        expected = f"a number > 0 or 'auto', as {prior.origin()} states no temperature"
+    elif given == "auto":
+        expected = "a number > 0"
+    advice = "it is compared with the add-on return" if returns is None else returns.advice()
+    raise ConfigurationError(f"omega_prime: found {given!r}, expected {expected}; {advice}")
 
 
 def temperature_advice(prior: Prior, task: WishedTask) -> str:
@@ -135,12 +120,12 @@ def temperature_advice(prior: Prior, task: WishedTask) -> str:
             the Q-values do.
         task: Environment and wish.
     """
-    with closing(task.make_env(STARTS)) as env:
-        episodes = run_episodes(prior, env, list(range(SEEDS, SEEDS + STARTS)), record=True, name=task.env)
+    with closing(task.make_env(EPISODES_OF_VALUES)) as env:
+        episodes = run_episodes(prior, env, list(range(SEEDS, SEEDS + EPISODES_OF_VALUES)), record=True, name=task.env)
     observations = prior.as_input(episodes.steps["observation"])
     best = prior.distribution_parameters(observations).topk(2, dim=-1).values
     gap = float((best[:, 0] - best[:, 1]).median())
     return (
-        f"the Q-values of its best two actions differ by {gap:.2g} (median over {STARTS} episodes); a third of that, "
-        f"{gap / 3:.2g}, takes the second-best one time in twenty"
+        f"the Q-values of its best two actions differ by {gap:.2g} (median over {EPISODES_OF_VALUES} episodes); a "
+        f"third of that, {gap / 3:.2g}, takes the second-best one time in twenty"
     )

@@ -15,7 +15,6 @@ import torch
 import yaml
 from stable_baselines3 import DQN, PPO
 
-from rql_lightning import tabular
 from rql_lightning.customizing import customize
 from rql_lightning.customizing.arguments import environment_arguments
 from rql_lightning.customizing.defaults import (
@@ -30,9 +29,8 @@ from rql_lightning.customizing.given import read_prior
 from rql_lightning.customizing.paths import import_path
 from rql_lightning.customizing.result import READ
 from rql_lightning.customizing.task import read_task
-from rql_lightning.customizing.weight import Returns, choose_weight, returns_of
+from rql_lightning.customizing.weight import Returns
 from rql_lightning.errors import CheckpointError, ConfigurationError, EnvironmentContractError
-from rql_lightning.evaluation import COLUMNS, Episodes
 from rql_lightning.export import export_policy
 from rql_lightning.loading import CheckpointPrior
 from rql_lightning.priors import FunctionPrior, SamplerPrior, StableBaselines3Prior
@@ -297,87 +295,6 @@ def test_a_prior_whose_arguments_are_objects_is_left_out_of_the_config():
     options = {"log_prob": lambda observation, action: uniform(observation, action)}
     known = read_prior({"class_path": "rql_lightning.priors.FunctionPrior", "init_args": options})
     assert known.entry is known.prior
-
-
-# -- ω′ ----------------------------------------------------------------------------------------------------------------
-
-HORIZON, GAMMA, STATES = 12, 0.9, 5
-
-
-def chain() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A deterministic process: prior [S, A], add-on reward [S, A], successors [S, A]."""
-    generator = np.random.default_rng(0)
-    prior = generator.dirichlet([2.0, 2.0, 2.0], size=STATES)
-    return prior, generator.normal(size=(STATES, 3)), generator.integers(STATES, size=(STATES, 3))
-
-
-def sampled(starts: int, repeats: int) -> Episodes:
-    prior, reward, successor = chain()
-    generator, rows = np.random.default_rng(1), []
-    for episode in range(starts * repeats):
-        state = (episode // repeats) % STATES
-        for step in range(HORIZON):
-            action = generator.choice(3, p=prior[state])
-            rows.append((episode, step, reward[state, action]))
-            state = successor[state, action]
-    episode, step, add_on = (np.array(column) for column in zip(*rows, strict=True))
-    table = np.zeros((starts * repeats, len(COLUMNS)))
-    return Episodes(table, np.empty(0), {"episode": episode, "step": step, "add_on_reward": add_on})
-
-
-@pytest.mark.parametrize("divergence", [0.001, 0.005])
-def test_the_suggested_weight_has_the_stated_divergence(divergence):
-    """The exact policy at ω′ diverges from the prior by so many nats, on average over the prior's episodes."""
-    returns = returns_of(sampled(starts=1000, repeats=4), GAMMA, repeats=4)
-    weight = returns.weight_at(divergence)
-    prior, reward, successor = chain()
-    timed, terminal = tabular.with_clock(prior, reward, np.eye(STATES)[successor], HORIZON), None
-    *timed, terminal = timed
-    _, _, policy = tabular.residual_value_iteration(*timed, GAMMA, weight, weight, terminal)
-    policy = policy.reshape(HORIZON + 1, STATES, 3)[:HORIZON]
-    kl = (policy * np.log(policy / prior)).sum(axis=-1)
-    visited, weighted = np.full(STATES, 1 / STATES), []
-    for at_step in kl:
-        weighted.append(visited @ at_step)
-        visited = np.einsum("s,sa,sat->t", visited, prior, np.eye(STATES)[successor])
-    discount = GAMMA ** (2 * np.arange(HORIZON))
-    assert np.average(weighted, weights=discount) == pytest.approx(divergence, rel=0.15)
-    assert returns.longest == HORIZON and returns.steps == pytest.approx(discount.sum())
-
-
-def test_differences_between_starts_do_not_count():
-    """Each start has another return, which no action changes."""
-    steps = {"episode": np.arange(8), "step": np.zeros(8, int), "add_on_reward": np.repeat([0.0, 50.0], 4)}
-    returns = returns_of(Episodes(np.zeros((8, len(COLUMNS))), np.empty(0), steps), GAMMA, repeats=4)
-    assert returns.spread == 0 and "nothing can be suggested" in returns.advice()
-    with pytest.raises(ConfigurationError, match=r"^omega_prime: found 'auto', expected a number > 0"):
-        choose_weight("auto", read_prior(uniform).prior, returns)
-
-
-RETURNS = Returns(mean=-3.0, spread=2.0, steps=10.0, longest=20)
-
-
-def test_the_weight_is_the_priors_temperature_unless_it_is_given():
-    own = CheckpointPrior("pretrained:cartpole-rl")
-    assert choose_weight(None, own, RETURNS) == own.temperature == 1.0
-    assert choose_weight(0.3, own, RETURNS) == 0.3 and choose_weight(0, own, None) == 0.0
-    assert choose_weight("auto", own, RETURNS) == RETURNS.weight_at(0.05) == 2.0
-
-
-def test_a_missing_weight_is_asked_for_with_numbers():
-    prior = CheckpointPrior("pretrained:cartpole-il")
-    assert prior.temperature is None
-    with pytest.raises(ConfigurationError) as error:
-        choose_weight(None, prior, RETURNS)
-    message = str(error.value)
-    assert message.startswith("omega_prime: found None, expected a number > 0 or 'auto'") and "\n" not in message
-    assert all(f"{RETURNS.weight_at(nats):g}" in message for nats in (0.005, 0.05, 0.5))
-
-
-@pytest.mark.parametrize("given", [-1, True, "much", float("nan"), [1.0]])
-def test_weights_that_are_no_numbers_are_refused(given):
-    with pytest.raises(ConfigurationError, match=r"^omega_prime: found "):
-        choose_weight(given, CheckpointPrior("pretrained:cartpole-rl"), RETURNS)
 
 
 # -- the settings: rules that give what the shipped configs have, which were tuned ----------------------------------
