@@ -86,7 +86,8 @@ class DynamicsEnsemble(StopsEarly):
         """Build the networks, and take the constants of normalisation from the training episodes.
 
         Raises:
-            ConfigurationError: If the stage is not ``fit``, or minibatches cannot be divided among the members.
+            ConfigurationError: If the stage is not ``fit``, minibatches cannot be divided among the members, or there
+                are no held-out episodes.
         """
         if stage != "fit":
             raise ConfigurationError(
@@ -96,6 +97,7 @@ class DynamicsEnsemble(StopsEarly):
         super().setup(stage)
         size = self.data.batch_size  # type: ignore[attr-defined]
         require(size % self.members == 0, "data.batch_size", size, f"a multiple of the {self.members} members")
+        self._held_out()  # which is evaluated in the end, too late to say that there is none
         transitions = self.demonstrations.training.transitions
         pair = (transitions["observation"], transitions["next", "observation"])
         self.policy.normalise(*(observation.flatten(1).float() for observation in pair))
