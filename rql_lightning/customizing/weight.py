@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import cached_property, partial
 from typing import Any, Literal
+
+import numpy as np
+from gymnasium.vector import VectorEnv
 
 from rql_lightning.customizing.fitted import returns_to_go, spread_of_values
 from rql_lightning.customizing.task import WishedTask
@@ -16,8 +19,8 @@ from rql_lightning.policies.sampling import SampledPolicy
 from rql_lightning.priors import Prior
 from rql_lightning.priors.base import is_positive
 
-SEEDS, EPISODES, EPISODES_OF_VALUES = 2_000_000, 64, 16
-"""First seed; number of sampled episodes, and of those in which Q-values are compared."""
+SEEDS, FEWEST, MOST, STEPS, EPISODES_OF_VALUES = 2_000_000, 64, 256, 20_000, 16
+"""First seed; numbers of sampled episodes, as many as have so many steps together; episodes to compare Q-values in."""
 GENTLE, MODERATE, STRONG = 0.1, 1.0, 10.0
 """Divergences from the prior in nats per step, for suggestions."""
 
@@ -56,7 +59,7 @@ class Returns:
     def advice(self) -> str:
         """Return a sentence about the size of the add-on return that helps to choose ω′."""
         size = (
-            f"in {EPISODES} sampled episodes of the prior, the discounted add-on return is {self.mean:.3g}, "
+            f"in sampled episodes of the prior, the discounted add-on return is {self.mean:.3g}, "
             f"and what its actions are worth has a standard deviation of {self.spread:.2g}"
         )
         if self.spread == 0:
@@ -78,12 +81,22 @@ def measure(prior: Prior, task: WishedTask, gamma: float) -> Returns | None:
     """
     if not prior.can_act:
         return None
-    seeds = list(range(SEEDS, SEEDS + EPISODES))
-    with closing(task.make_env(EPISODES)) as env:
-        episodes = run_episodes(SampledPolicy(prior, epsilon=0.0, seed=0), env, seeds, record=True, name=task.env)
-    steps = episodes.steps
+    policy = SampledPolicy(prior, epsilon=0.0, seed=0)
+    with closing(task.make_env(FEWEST)) as env:
+        steps = _recorded(policy, env, range(FEWEST), task.env)
+        length = len(steps["step"]) / FEWEST
+        wanted = min(MOST, math.ceil(STEPS / length))
+        if wanted > FEWEST:
+            more = _recorded(policy, env, range(FEWEST, wanted), task.env)
+            more["episode"] = more["episode"] + FEWEST
+            steps = {key: np.concatenate([column, more[key]]) for key, column in steps.items()}
     starts = returns_to_go(steps, gamma)[steps["step"] == 0]
     return Returns(starts.mean(), int(steps["step"].max()) + 1, partial(spread_of_values, prior, steps, gamma))
+
+
+def _recorded(policy: SampledPolicy, env: VectorEnv, numbers: Iterable[int], name: str) -> dict[str, np.ndarray]:
+    """Return the steps of episodes."""
+    return run_episodes(policy, env, [SEEDS + number for number in numbers], record=True, name=name).steps
 
 
 def choose_weight(given: Any, prior: Prior, returns: Returns | None) -> float:

@@ -10,7 +10,8 @@ import torch
 from rql_lightning import tabular
 from rql_lightning.customizing.fitted import returns_to_go, spread_of_values
 from rql_lightning.customizing.given import read_prior
-from rql_lightning.customizing.weight import Returns, choose_weight
+from rql_lightning.customizing.task import read_task
+from rql_lightning.customizing.weight import Returns, choose_weight, measure
 from rql_lightning.errors import ConfigurationError
 from rql_lightning.loading import CheckpointPrior
 from rql_lightning.policies.families import Categorical
@@ -68,7 +69,12 @@ def visits() -> np.ndarray:
     return np.array(visited)
 
 
-def test_the_spread_is_that_of_the_exact_values():
+@pytest.fixture(scope="module")
+def spread() -> float:
+    return spread_of_values(Chain(), sampled(episodes=1000), GAMMA)
+
+
+def test_the_spread_is_that_of_the_exact_values(spread):
     prior, reward, successor = chain()
     value, variances = np.zeros(STATES), []
     for _ in range(HORIZON):
@@ -76,8 +82,8 @@ def test_the_spread_is_that_of_the_exact_values():
         value = (prior * q).sum(axis=-1)
         variances.append((prior * (q - value[:, None]) ** 2).sum(axis=-1))
     expected = np.sqrt((visits() * np.array(variances[::-1])).sum(axis=-1).mean())
+    assert spread == pytest.approx(expected, rel=0.1)
     steps = sampled(episodes=1000)
-    assert spread_of_values(Chain(), steps, GAMMA) == pytest.approx(expected, rel=0.1)
     returns = returns_to_go(steps, GAMMA).reshape(1000, HORIZON)
     np.testing.assert_allclose(
         returns[:, :-1] - GAMMA * returns[:, 1:], steps["add_on_reward"].reshape(1000, -1)[:, :-1]
@@ -85,10 +91,9 @@ def test_the_spread_is_that_of_the_exact_values():
 
 
 @pytest.mark.parametrize("divergence", [0.001, 0.005])
-def test_the_suggested_weight_has_the_stated_divergence(divergence):
+def test_the_suggested_weight_has_the_stated_divergence(spread, divergence):
     """The exact policy at ω′ diverges from the prior by so many nats, on average over the prior's episodes."""
-    steps = sampled(episodes=1000)
-    weight = Returns(0.0, HORIZON, lambda: spread_of_values(Chain(), steps, GAMMA)).weight_at(divergence)
+    weight = Returns(0.0, HORIZON, lambda: spread).weight_at(divergence)
     prior, reward, successor = chain()
     *timed, terminal = tabular.with_clock(prior, reward, np.eye(STATES)[successor], HORIZON)
     _, _, policy = tabular.residual_value_iteration(*timed, GAMMA, weight, weight, terminal)
@@ -157,3 +162,21 @@ def test_a_missing_weight_is_asked_for_with_numbers():
 def test_weights_that_are_no_numbers_are_refused(given):
     with pytest.raises(ConfigurationError, match=r"^omega_prime: found "):
         choose_weight(given, CheckpointPrior("pretrained:cartpole-rl"), RETURNS)
+
+
+def indifferent(observation, action, next_observation, info):
+    return 0.0
+
+
+@pytest.mark.parametrize(("length", "episodes"), [(500, 64), (100, 200), (20, 256)])
+def test_short_episodes_are_more(length, episodes, monkeypatch):
+    monkeypatch.setattr("rql_lightning.customizing.weight.spread_of_values", lambda prior, steps, gamma: steps)
+    task = read_task("CartPole-v1", indifferent, {"max_episode_steps": length})
+    prior = CheckpointPrior("pretrained:cartpole-rl")
+    prior.attach(task.observation_space, task.action_space)
+    returns = measure(prior, task, 0.99)
+    steps = returns.spread
+    assert steps["episode"][-1] == episodes - 1 and len(np.unique(steps["episode"])) == episodes
+    starts = steps["observation"][steps["step"] == 0]
+    assert len(np.unique(starts, axis=0)) == episodes and (np.diff(steps["episode"]) >= 0).all()
+    assert returns.longest == length and returns.mean == 0
