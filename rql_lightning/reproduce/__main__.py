@@ -79,8 +79,10 @@ def _run(arguments: argparse.Namespace, words: str) -> None:
     results, title = collected(plan, out), TITLES[arguments.experiment]
     if results:
         print_line(f"report: {write_report(results, out, title, words)}")
-    if results and arguments.publish is not None:
-        print_line(f"report: {publish(results, arguments.publish, title, words)}")
+    # Priors that were made for the rows asked for would take the place of those that the other rows customise.
+    asked = [result for result in results if not arguments.policies or result.policy in arguments.policies]
+    if asked and arguments.publish is not None:
+        print_line(f"report: {publish(asked, arguments.publish, title, words)}")
     conclude(outcome, out)
 
 

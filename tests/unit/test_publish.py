@@ -105,6 +105,20 @@ def test_what_is_not_a_published_folder_is_refused_before_anything_runs(tmp_path
     assert "expected another folder than --out" in capsys.readouterr().err
 
 
+def test_priors_of_the_rows_asked_for_do_not_take_the_place_of_others(tmp_path, monkeypatch):
+    """Those that are published are what the other rows customise."""
+    made = found_in(tmp_path / "run")
+    monkeypatch.setattr(reproduce, "run_plan", lambda *arguments: [])
+    monkeypatch.setattr(reproduce, "conclude", lambda *arguments: None)
+    monkeypatch.setattr(reproduce, "collected", lambda *arguments: made)
+    words = ["table1", "--tasks", "mountain_car", "--out", str(tmp_path / "out")]
+    for name, options in {"some": ["--policies", "RL Customized"], "all": []}.items():
+        reproduce.main([*words, *options, "--publish", str(tmp_path / name)])
+    some, every = (read_results_csv(tmp_path / name / "results.csv") for name in ("some", "all"))
+    assert {each.policy for each in some} == {"RL Customized"} and len(every) == len(made)
+    assert len(read_results_csv(tmp_path / "out" / "results.csv")) == len(made)
+
+
 def test_no_place_to_publish(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="expected a place to write"):
