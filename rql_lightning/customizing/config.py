@@ -43,7 +43,7 @@ def config_of(choice: Choice, known: KnownPrior, task: WishedTask, outputs: Outp
         "trainer": {"default_root_dir": outputs.folder, "enable_progress_bar": outputs.progress, "devices": 1},
         "model": {
             "class_path": f"rql_lightning.algorithms.{choice.algorithm}",
-            "init_args": {"prior": known.entry, **model_settings(choice, known.prior)},
+            "init_args": {"prior": known.entry, **model_settings(choice, known.prior, task.observation_space)},
         },
         "data": {**of_task, **data},
         "evaluation": {

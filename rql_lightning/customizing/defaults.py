@@ -71,15 +71,15 @@ def default_num_envs(total_frames: int, episode_steps: int | None) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-def model_settings(choice: Choice, prior: Prior) -> dict[str, Any]:
-    """Return the arguments of the algorithm, except the prior."""
+def model_settings(choice: Choice, prior: Prior, observation_space: gym.Space[Any]) -> dict[str, Any]:
+    """Return the arguments of the algorithm, except the prior, on an environment with these observations."""
     common: dict[str, Any] = {"omega_prime": choice.omega_prime, "alpha_hat": choice.alpha_hat, "gamma": choice.gamma}
     common |= {"hidden_sizes": HIDDEN_SIZES, "learning_rate": LEARNING_RATE, "learning_rate_schedule": "linear"}
     if choice.algorithm != "ResidualSAC":
         return {**common, "target_update_interval": 64, "epsilon_initial": 0.1}
     settings = {**common, "tau": 0.01, "prior_frames": prior_frames(choice, prior)}
     actor = prior.as_actor()
-    if not can_start_at(actor):
+    if not can_start_at(actor, observation_space):
         return settings
     return {
         **settings,
@@ -91,12 +91,15 @@ def model_settings(choice: Choice, prior: Prior) -> dict[str, Any]:
     }
 
 
-def can_start_at(actor: Policy) -> TypeGuard[SquashedGaussianPolicy]:
-    """Return whether an actor of soft actor-critic can start from the weights of a policy."""
-    if not isinstance(actor, SquashedGaussianPolicy) or actor.encoder.raw:
+def can_start_at(actor: Policy, observation_space: gym.Space[Any]) -> TypeGuard[SquashedGaussianPolicy]:
+    """Return whether an actor of soft actor-critic can start from the weights of a policy.
+
+    Its critics get the same hidden layers, of which there must be some.
+    """
+    if not isinstance(actor, SquashedGaussianPolicy) or actor.encoder.raw or not actor.hidden_sizes:
         return False
     normalized = actor.encoder.running is not None
-    fresh = Encoder.scaled_of(actor.observation_space, actor.encoder.goal_scales, normalized)
+    fresh = Encoder.scaled_of(observation_space, actor.encoder.goal_scales, normalized)
     return fresh.fixed == actor.encoder.fixed
 
 

@@ -21,8 +21,8 @@ from rql_lightning.priors.base import is_positive
 
 SEEDS, FEWEST, MOST, STEPS, EPISODES_OF_VALUES = 2_000_000, 64, 256, 20_000, 16
 """First seed; numbers of sampled episodes, as many as have so many steps together; episodes to compare Q-values in."""
-GENTLE, MODERATE, STRONG = 0.1, 1.0, 10.0
-"""Divergences from the prior in nats per step, for suggestions."""
+GENTLE, MODERATE, STRONG = 0.05, 0.5, 5.0
+"""Divergences from the prior in nats per step to leading order, for suggestions."""
 
 Weight = float | Literal["auto"]
 
@@ -46,10 +46,10 @@ class Returns:
         return self.estimate()
 
     def weight_at(self, divergence: float) -> float:
-        """Return the ω′ at which KL(π̂ ‖ π) is a number of nats per step, to first order, with two digits.
+        """Return the ω′ at which KL(π̂ ‖ π) is a number of nats per step to leading order, with two digits.
 
         The policy at ω′ = α̂ is the prior tilted by exp(Q_R / ω′), so that its divergence is Var(Q_R) / (2 ω′²) at each
-        state, for a large ω′.
+        state for a large ω′, and less for a small one.
 
         Args:
             divergence: Nats per step, > 0.
@@ -62,12 +62,12 @@ class Returns:
             f"in sampled episodes of the prior, the discounted add-on return is {self.mean:.3g}, "
             f"and what its actions are worth has a standard deviation of {self.spread:.2g}"
         )
-        if self.spread == 0:
+        if not self.spread > 0:  # NaN neither
             return f"{size}, so that nothing can be suggested"
         weights = {divergence: f"{self.weight_at(divergence):g}" for divergence in (GENTLE, MODERATE, STRONG)}
         return (
-            f"{size}, for which {weights[GENTLE]} changes the prior a little (some {GENTLE} nats per step), "
-            f"{weights[MODERATE]} moderately (some {MODERATE} nats) and {weights[STRONG]} much"
+            f"{size}, for which {weights[GENTLE]} changes the prior a little, {weights[MODERATE]} moderately and "
+            f"{weights[STRONG]} much"
         )
 
 

@@ -157,10 +157,14 @@ def task_on(base: str, customization: Customization | StepFunction) -> Task:
         EnvironmentContractError: if nothing is registered as ``base``.
     """
     spec = _find_spec(base, "base")
-    # The spec, as a new process may not know its id. The limit is left to whoever makes the task, so that another can
-    # take its place.
-    make = partial(gym.make, spec, max_episode_steps=-1, disable_env_checker=True)
+    # The limit is left to whoever makes the task, so that another can take its place.
+    make = partial(_make_base, spec, max_episode_steps=-1, disable_env_checker=True)
     return Task(lambda **_: customization, make, max_episode_steps=spec.max_episode_steps, base=base)
+
+
+def _make_base(spec: gym.envs.registration.EnvSpec, **kwargs: Any) -> gym.Env[Any, Any]:
+    """Make what is registered under the spec's id, or by the spec: a new process may not know the id."""
+    return gym.make(gym.registry.get(spec.id, spec), **kwargs)
 
 
 def _autoreset_mode(found: AutoresetMode | str) -> AutoresetMode:

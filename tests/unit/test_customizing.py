@@ -318,7 +318,7 @@ def test_rules_agree_with_the_tuned_configs(name):
     assert default_num_envs(frames, limit) == data["num_envs"]
     choice = Choice(algorithm_of(prior, prior.action_space), frames, data["num_envs"], model["gamma"], 1.0, 1.0)
     assert tuned["model"]["class_path"].endswith(f".{choice.algorithm}")
-    chosen = model_settings(choice, prior)
+    chosen = model_settings(choice, prior, prior.observation_space)
     for key in ("start_at_prior", "prior_frames", "critic_warm_up_updates", "tau", "goal_scales", "epsilon_initial"):
         assert chosen.get(key) == model.get(key), key
     if "start_at_prior" in model:

@@ -14,7 +14,7 @@ from rql_lightning.customizing.task import read_task
 from rql_lightning.customizing.weight import Returns, choose_weight, measure
 from rql_lightning.errors import ConfigurationError
 from rql_lightning.loading import CheckpointPrior
-from rql_lightning.policies.families import Categorical
+from rql_lightning.policies.families import Categorical, SquashedNormal
 from rql_lightning.priors import Prior
 
 HORIZON, GAMMA, STATES = 12, 0.9, 5
@@ -90,16 +90,16 @@ def test_the_spread_is_that_of_the_exact_values(spread):
     )
 
 
-@pytest.mark.parametrize("divergence", [0.001, 0.005])
-def test_the_suggested_weight_has_the_stated_divergence(spread, divergence):
-    """The exact policy at ω′ diverges from the prior by so many nats, on average over the prior's episodes."""
+@pytest.mark.parametrize(("divergence", "least", "most"), [(0.001, 0.8, 1.2), (0.05, 0.5, 1.0), (0.5, 0.2, 0.8)])
+def test_the_suggested_weight_has_the_stated_divergence(spread, divergence, least, most):
+    """The exact policy at ω′ diverges from the prior by so many nats for a large ω′, and by fewer for a smaller one."""
     weight = Returns(0.0, HORIZON, lambda: spread).weight_at(divergence)
     prior, reward, successor = chain()
     *timed, terminal = tabular.with_clock(prior, reward, np.eye(STATES)[successor], HORIZON)
     _, _, policy = tabular.residual_value_iteration(*timed, GAMMA, weight, weight, terminal)
     policy = policy.reshape(HORIZON + 1, STATES, 3)[:HORIZON]
     kl = (policy * np.log(policy / prior)).sum(axis=-1)
-    assert (visits() * kl).sum(axis=-1).mean() == pytest.approx(divergence, rel=0.2)
+    assert least < (visits() * kl).sum(axis=-1).mean() / divergence < most
 
 
 def test_what_chance_decides_does_not_count():
@@ -110,7 +110,8 @@ def test_what_chance_decides_does_not_count():
     reward = generator.normal(scale=5.0, size=count) + 0.1 * (action == 1)
     steps = {"observation": observed, "next_observation": observed, "action": action, "add_on_reward": reward}
     steps |= {"terminated": np.ones(count, bool), "episode": np.arange(count), "step": np.zeros(count, int)}
-    assert spread_of_values(Chain(), steps, GAMMA) < 0.8
+    assert spread_of_values(Chain(), steps, GAMMA) < 0.3
+    assert spread_of_values(Chain(), {key: column[:64] for key, column in steps.items()}, GAMMA) < 1.5
 
 
 def test_continuous_actions_are_sampled():
@@ -130,10 +131,14 @@ def test_continuous_actions_are_sampled():
     assert torch.equal(torch.get_rng_state(), generator)
 
 
-def test_a_return_that_never_changes_suggests_nothing():
-    steps = sampled(episodes=5) | {"add_on_reward": np.zeros(5 * HORIZON)}
+@pytest.mark.parametrize("reward", [0.0, 0.1, np.nan, np.inf])
+def test_a_return_that_never_changes_suggests_nothing(reward):
+    """Of episodes of one step, whose standard deviation is not 0 by rounding."""
+    rows = sampled(episodes=300)
+    steps = {key: column[rows["step"] == 0] for key, column in rows.items()} | {"terminated": np.ones(300, bool)}
+    steps["add_on_reward"] = np.full(300, reward)
     returns = Returns(0.0, HORIZON, lambda: spread_of_values(Chain(), steps, GAMMA))
-    assert returns.spread == 0 and "nothing can be suggested" in returns.advice()
+    assert not returns.spread > 0 and "nothing can be suggested" in returns.advice()
     with pytest.raises(ConfigurationError, match=r"^omega_prime: found 'auto', expected a number > 0"):
         choose_weight("auto", read_prior("pretrained:cartpole-il").prior, returns)
 
@@ -145,7 +150,7 @@ def test_the_weight_is_the_priors_temperature_unless_it_is_given():
     own = CheckpointPrior("pretrained:cartpole-rl")
     assert choose_weight(None, own, RETURNS) == own.temperature == 1.0
     assert choose_weight(0.3, own, RETURNS) == 0.3 and choose_weight(0, own, None) == 0.0
-    assert choose_weight("auto", own, RETURNS) == RETURNS.weight_at(1.0) == 1.4
+    assert choose_weight("auto", own, RETURNS) == RETURNS.weight_at(0.5) == 2.0
 
 
 def test_a_missing_weight_is_asked_for_with_numbers():
@@ -155,7 +160,7 @@ def test_a_missing_weight_is_asked_for_with_numbers():
         choose_weight(None, prior, RETURNS)
     message = str(error.value)
     assert message.startswith("omega_prime: found None, expected a number > 0 or 'auto'") and "\n" not in message
-    assert all(f"{RETURNS.weight_at(nats):g}" in message for nats in (0.1, 1.0, 10.0))
+    assert all(f"{RETURNS.weight_at(nats):g}" in message for nats in (0.05, 0.5, 5.0))
 
 
 @pytest.mark.parametrize("given", [-1, True, "much", float("nan"), [1.0]])
@@ -180,3 +185,39 @@ def test_short_episodes_are_more(length, episodes, monkeypatch):
     starts = steps["observation"][steps["step"] == 0]
     assert len(np.unique(starts, axis=0)) == episodes and (np.diff(steps["episode"]) >= 0).all()
     assert returns.longest == length and returns.mean == 0
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3,)])
+def test_actions_of_any_shape(shape):
+    """Of which the first number alone is worth something, over bounds that are not those of the unit box."""
+
+    class Wide(Prior):
+        def __init__(self) -> None:
+            super().__init__()
+            self.adopt(gym.spaces.Box(-1, 1, (2,)), gym.spaces.Box(-3, 3, shape))
+            self.family = SquashedNormal(int(np.prod(shape)))
+
+        def distribution_parameters(self, observation: torch.Tensor) -> torch.Tensor:
+            zero = torch.zeros(*observation.shape[:-1], int(np.prod(shape)))
+            return torch.cat([zero, zero - 1.0], dim=-1)
+
+    prior, count = Wide(), 3000
+    states = np.random.default_rng(0).uniform(-1, 1, size=(count, 2)).astype(np.float32)
+    torch.manual_seed(0)
+    action = prior.sample(prior.distribution_parameters(torch.as_tensor(states))).numpy()
+    reward = action.reshape(count, -1)[:, 0]
+    steps = {"observation": states, "next_observation": states, "action": action, "add_on_reward": reward}
+    steps |= {"terminated": np.ones(count, bool), "episode": np.arange(count), "step": np.zeros(count, int)}
+    assert spread_of_values(prior, steps, 0.99) == pytest.approx(reward.std(), rel=0.15)
+
+
+def test_a_prior_is_not_asked_for_everything_at_once(monkeypatch):
+    asked = []
+
+    def uniform(self: Prior, observation: torch.Tensor) -> torch.Tensor:
+        asked.append(len(observation))
+        return torch.zeros(len(observation), 3)
+
+    monkeypatch.setattr(Chain, "distribution_parameters", uniform)
+    spread_of_values(Chain(), sampled(episodes=200), GAMMA)
+    assert sum(asked) == 2 * 200 * HORIZON and max(asked) <= 1024

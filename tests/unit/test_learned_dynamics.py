@@ -358,9 +358,11 @@ def test_it_cannot_act_and_needs_held_out_episodes(monkeypatch):
     with pytest.raises(ConfigurationError, match=r"data\.batch_size: found 32, expected a multiple of the 5 members"):
         pl.Trainer(**quiet).fit(DynamicsEnsemble(), datamodule=DemonstrationDataModule(**settings, batch_size=32))
     with pytest.raises(ConfigurationError, match=r"data\.validation_fraction: found 0, expected more than 0"):
+        model = DynamicsEnsemble()
         pl.Trainer(**quiet).fit(
-            DynamicsEnsemble(), datamodule=DemonstrationDataModule(**settings, batch_size=40, validation_fraction=0)
+            model, datamodule=DemonstrationDataModule(**settings, batch_size=40, validation_fraction=0)
         )
+    assert model.updates == 0, "it is refused before it is trained"
 
 
 @pytest.mark.parametrize("draw", [False, True])

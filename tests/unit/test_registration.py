@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from rql_lightning.envs import Customization, make_vector_env
+from rql_lightning.envs import Customization, make_vector_env, register_task
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError
 
 
@@ -118,3 +118,18 @@ def test_a_second_wish_for_a_task_is_refused(register, wishes):
 def test_make_vector_env_refuses_unknown_rewards(task, register):
     with pytest.raises(ConfigurationError, match=r"^reward: found 'bonus'"):
         make_vector_env(register("CartPole-v1", push_right) if task else "CartPole-v1", 2, "bonus")
+
+
+def test_a_base_that_is_registered_anew_is_what_is_made():
+    """As in a notebook, whose cells run again."""
+    from gymnasium.envs.classic_control import CartPoleEnv, PendulumEnv
+
+    try:
+        gym.register("tests/Base-v0", entry_point=PendulumEnv)
+        register_task("tests/OnBase-v0", "tests/Base-v0", lambda *transition: 0.0)
+        del gym.registry["tests/Base-v0"]
+        gym.register("tests/Base-v0", entry_point=CartPoleEnv)
+        assert isinstance(gym.make("tests/OnBase-v0").unwrapped, CartPoleEnv)
+    finally:
+        for id in ("tests/Base-v0", "tests/OnBase-v0"):
+            gym.registry.pop(id, None)

@@ -174,7 +174,7 @@ def customised(prior: Any, fit: Any, **settings: Any) -> ResidualSAC:
 
 def test_a_customised_policy_is_its_prior_until_the_actor_learns(trained, fit):
     prior = CheckpointPrior(str(trained[2]))
-    assert can_start_at(prior.policy)
+    assert can_start_at(prior.policy, prior.observation_space)
     algorithm = customised(prior, fit, start_at_prior=True, critic_warm_up_updates=99)
     assert algorithm.updates == 3
     observation = np.array([[1.0, 506.0, 0.004], [1.0, 512.0, -0.02]])

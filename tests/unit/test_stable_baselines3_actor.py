@@ -15,7 +15,8 @@ from torch import nn
 from rql_lightning.algorithms import ResidualSAC
 from rql_lightning.customizing.defaults import Choice, model_settings
 from rql_lightning.errors import ConfigurationError
-from rql_lightning.policies import SquashedGaussianPolicy
+from rql_lightning.loading import CheckpointPrior
+from rql_lightning.policies import Encoder, SquashedGaussianPolicy
 from rql_lightning.policies.families import LOG_SCALE_RANGE
 from rql_lightning.priors import StableBaselines3Prior
 
@@ -67,7 +68,7 @@ def test_the_law_is_that_of_the_library_itself(tmp_path):
 def test_networks_of_another_form_are_started_at_by_nobody(kind, policy, tmp_path):
     prior = prior_of(kind, tmp_path, **policy)
     assert prior.as_actor() is prior
-    assert "start_at_prior" not in model_settings(CHOICE, prior)
+    assert "start_at_prior" not in model_settings(CHOICE, prior, prior.observation_space)
     algorithm = ResidualSAC(prior, omega_prime=0.1, hidden_sizes=[16, 12], start_at_prior=True)
     with pytest.raises(ConfigurationError, match=r"^model\.start_at_prior: found True, expected a policy of "):
         algorithm.build(prior.observation_space, prior.action_space, "tests/Task-v0")
@@ -80,7 +81,7 @@ def test_customization_starts_at_the_prior(tmp_path):
     model.save(tmp_path / "sac.zip")
     prior = StableBaselines3Prior(str(tmp_path / "sac.zip"))
     prior.attach(pendulum.observation_space, pendulum.action_space)
-    settings = model_settings(CHOICE, prior)
+    settings = model_settings(CHOICE, prior, prior.observation_space)
     assert settings["start_at_prior"] and settings["hidden_sizes"] == [16, 12]
     algorithm = ResidualSAC(prior, **settings)
     algorithm.build(pendulum.observation_space, pendulum.action_space, "Pendulum-v1")
@@ -89,3 +90,26 @@ def test_customization_starts_at_the_prior(tmp_path):
     torch.testing.assert_close(found, prior.distribution_parameters(observation), rtol=1e-5, atol=1e-5)
     code = algorithm.policy.encoder(observation)
     assert (algorithm.critic(code, torch.zeros(50, 1)) == 0).all()
+
+
+def test_bounds_of_observations_are_the_environments(tmp_path):
+    """A file may be of a version of the environment with other bounds, or hold them in part."""
+    prior = prior_of("sac", tmp_path)
+    expected = prior.distribution_parameters(states())
+    wider = gym.spaces.Box(2 * LOW - 1, 2 * HIGH)
+    prior.attach(wider, prior.action_space)
+    actor = prior.as_actor()
+    assert actor.encoder.fixed == Encoder.scaled_of(wider).fixed
+    torch.testing.assert_close(actor.distribution_parameters(states()), expected, rtol=1e-5, atol=1e-5)
+    algorithm = ResidualSAC(prior, **model_settings(CHOICE, prior, wider))
+    algorithm.build(wider, prior.action_space, "tests/Task-v0")
+    assert model_settings(CHOICE, prior, wider)["start_at_prior"]
+
+
+def test_actors_without_hidden_layers_and_of_other_bounds_are_not_started_at(tmp_path):
+    linear = prior_of("sac", tmp_path, net_arch={"pi": [], "qf": [4]})
+    assert "start_at_prior" not in model_settings(CHOICE, linear, linear.observation_space)
+    own = CheckpointPrior("pretrained:mountain-car-rl")
+    assert model_settings(CHOICE, own, own.observation_space)["start_at_prior"]
+    wider = gym.spaces.Box(2 * own.observation_space.low, 2 * own.observation_space.high)
+    assert "start_at_prior" not in model_settings(CHOICE, own, wider)

@@ -227,7 +227,7 @@ class StableBaselines3Prior(Prior):
         )
 
     def attach(self, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-        """Check that the spaces fit, and adopt the environment's bounds of actions, which a file has as rounded text.
+        """Check that the spaces fit, and adopt the environment's bounds, which a file has as rounded text if at all.
 
         Raises:
             SpaceMismatchError: If no algorithm supports the spaces, or they differ from those of the file.
@@ -236,7 +236,7 @@ class StableBaselines3Prior(Prior):
             self._check_spaces(observation_space, action_space)  # which says how to flatten it
         super().attach(observation_space, action_space)  # then, as its errors name the file and both spaces
         self._check_spaces(observation_space, action_space)
-        self.action_space = action_space
+        self.observation_space, self.action_space = observation_space, action_space
         if self.bounds is not None:
             self.bounds = ActionBounds(action_space)
 
