@@ -55,8 +55,8 @@ def customize(
         add_on_reward: Function (observation, action, next_observation, info) -> float, by its import path on the
             command line, such as my_task.wish. null for an id with an add-on reward of its own.
         omega_prime: Weight of the prior's log-likelihood; a larger one stays closer to the prior. null stands for the
-            temperature that the prior was trained at, which not every prior has; auto for a weight that suits the size
-            of the add-on reward.
+            temperature that the prior was trained at, which not every prior has, and for more if the add-on reward is
+            large beside it; auto for a weight that suits the size of the add-on reward.
         alpha_hat: Temperature of the customised policy; null for omega_prime, which is KL-regularised reinforcement
             learning towards the prior.
         temperature: Temperature of the Boltzmann policy of Q-values, for models of DQN and QR-DQN, which require it.
@@ -157,8 +157,10 @@ def _choose(known: KnownPrior, task: WishedTask, given: _Given) -> Choice:
     require(num_envs <= total_frames, "num_envs", num_envs, f"at most total_frames = {total_frames}")
     algorithm = algorithm_of(known.prior, task.action_space)
     alpha_hat = weight if given.alpha_hat is None else given.alpha_hat
+    own = known.prior.temperature
+    raised = f" (raised from the prior's temperature {own:.3g})" if given.omega_prime is None and own != weight else ""
     print_line(
-        f"{algorithm}: omega_prime {weight:.3g}, alpha_hat {alpha_hat:.3g}, gamma {gamma:g}, "
+        f"{algorithm}: omega_prime {weight:.3g}{raised}, alpha_hat {alpha_hat:.3g}, gamma {gamma:g}, "
         f"{total_frames:,} frames in {num_envs} environment{'s' * (num_envs != 1)}"
     )
     return Choice(algorithm, total_frames, num_envs, gamma, weight, alpha_hat)

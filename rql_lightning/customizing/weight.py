@@ -102,6 +102,9 @@ def _recorded(policy: SampledPolicy, env: VectorEnv, numbers: Iterable[int], nam
 def choose_weight(given: Any, prior: Prior, returns: Returns | None) -> float:
     """Return ω′: as it is given, or as the prior's file has its temperature, or as the add-on return suggests.
 
+    A temperature at which the policy would leave the prior altogether is raised to that of the divergence
+    :data:`STRONG`: far from what the prior does, its log-likelihood says little about its reward.
+
     Args:
         given: Number, ``"auto"``, or ``None`` for the prior's temperature.
         prior: The prior.
@@ -111,7 +114,8 @@ def choose_weight(given: Any, prior: Prior, returns: Returns | None) -> float:
         ConfigurationError: If it is none of these, or ``None`` and the prior has no temperature; says how to choose.
     """
     if given is None and prior.temperature is not None:
-        return float(prior.temperature)
+        least = 0.0 if returns is None or not returns.spread > 0 else returns.weight_at(STRONG)
+        return max(float(prior.temperature), least)
     if is_positive(given) or (given == 0 and not isinstance(given, bool)):
         return float(given)
     if given == "auto" and returns is not None and returns.spread > 0:

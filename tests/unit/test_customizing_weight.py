@@ -148,9 +148,16 @@ RETURNS = Returns(mean=-3.0, longest=20, estimate=lambda: 2.0)
 
 def test_the_weight_is_the_priors_temperature_unless_it_is_given():
     own = CheckpointPrior("pretrained:cartpole-rl")
-    assert choose_weight(None, own, RETURNS) == own.temperature == 1.0
+    assert choose_weight(None, own, RETURNS) == choose_weight(None, own, None) == own.temperature == 1.0
     assert choose_weight(0.3, own, RETURNS) == 0.3 and choose_weight(0, own, None) == 0.0
     assert choose_weight("auto", own, RETURNS) == RETURNS.weight_at(0.5) == 2.0
+
+
+def test_a_temperature_that_is_too_small_beside_the_wish_is_raised():
+    own = CheckpointPrior("pretrained:cartpole-rl")
+    large, unknown = (Returns(0.0, 20, lambda spread=spread: spread) for spread in (100.0, np.nan))
+    assert choose_weight(None, own, large) == large.weight_at(5.0) == 32
+    assert choose_weight(None, own, unknown) == 1.0 and choose_weight(0.3, own, large) == 0.3
 
 
 def test_a_missing_weight_is_asked_for_with_numbers():
