@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchrl.objectives.value.functional import reward2go
 
 from rql_lightning.networks import mlp
 from rql_lightning.policies.randomness import OwnRandom
@@ -121,13 +122,9 @@ def _asked(prior: Prior, observations: np.ndarray) -> tuple[Tensor, Tensor]:
 
 def returns_to_go(steps: dict[str, np.ndarray], gamma: float) -> np.ndarray:
     """Return the discounted add-on return from each step to the end of its episode, ``[N]``."""
-    result, time = steps["add_on_reward"].astype(float), steps["step"]
-    by_time = np.split(np.argsort(time, kind="stable"), np.cumsum(np.bincount(time))[:-1])
-    goes_on = np.append(steps["episode"][1:] == steps["episode"][:-1], False)
-    for rows in reversed(by_time):
-        rows = rows[goes_on[rows]]
-        result[rows] += gamma * result[rows + 1]
-    return result
+    last = np.append(steps["episode"][1:] != steps["episode"][:-1], True)
+    reward, done = (torch.as_tensor(each).unsqueeze(-1) for each in (steps["add_on_reward"].astype(float), last))
+    return reward2go(reward, done, gamma, time_dim=-2).squeeze(-1).numpy()
 
 
 class _Values:
