@@ -39,7 +39,7 @@ class Transitions:
         ended: Whether the episode terminated, ``[N]``.
         prior, next_prior: Distribution parameters of the prior, ``[N, P]``.
         half: Whether the episode is of the first of two sets, ``[N]``.
-        unit: Standard deviation of the returns-to-go; 0 if they are equal.
+        unit: Standard deviation of the returns-to-go; 0 if they are equal, NaN if one is not finite.
     """
 
     state: Tensor
@@ -67,12 +67,12 @@ def spread_of_values(prior: Prior, steps: dict[str, np.ndarray], gamma: float) -
 
     Returns:
         The root of the mean of Cov_{a ~ π(·|s)}(Q_1(s, a), Q_2(s, a)) over the recorded states, an estimate of that of
-        Var_{a ~ π(·|s)} Q(s, a); 0 if it is negative, or if all returns are equal.
+        Var_{a ~ π(·|s)} Q(s, a); 0 if it is negative, or if all returns are equal; NaN if a return is not finite.
     """
     with OwnRandom(seed=0), torch.no_grad():
         data = transitions(prior, steps, gamma)
-        if data.unit == 0:
-            return 0.0
+        if data.unit == 0 or not math.isfinite(data.unit):
+            return data.unit
         first, second = _Values(prior, data), _Values(prior, data)
         first.fit(data, gamma, data.half)
         second.fit(data, gamma, ~data.half)

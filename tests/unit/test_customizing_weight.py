@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rql_lightning import tabular
-from rql_lightning.customizing.fitted import returns_to_go, spread_of_values
+from rql_lightning.customizing.fitted import returns_to_go, spread_of_values, transitions
 from rql_lightning.customizing.given import read_prior
 from rql_lightning.customizing.task import read_task
 from rql_lightning.customizing.weight import Returns, choose_weight, measure
@@ -226,5 +226,5 @@ def test_a_prior_is_not_asked_for_everything_at_once(monkeypatch):
         return torch.zeros(len(observation), 3)
 
     monkeypatch.setattr(Chain, "distribution_parameters", uniform)
-    spread_of_values(Chain(), sampled(episodes=200), GAMMA)
+    transitions(Chain(), sampled(episodes=200), GAMMA)
     assert sum(asked) == 2 * 200 * HORIZON and max(asked) <= 1024
