@@ -11,6 +11,7 @@ import torch
 
 from rql_lightning.callbacks.quiet import without_repetitions
 from rql_lightning.customizing.arguments import discount, integer, path_of, positive, switch, weight_of
+from rql_lightning.customizing.attempts import accepted_divergence, train_until_accepted
 from rql_lightning.customizing.config import Outputs, config_of, note_of
 from rql_lightning.customizing.defaults import Choice, algorithm_of, default_num_envs, default_of
 from rql_lightning.customizing.given import GivenPrior, KnownPrior, read_prior
@@ -45,7 +46,8 @@ def customize(
 ) -> Customized:
     """Customise a policy to an add-on reward, with settings that are chosen for it.
 
-    The complete config is left in the run's folder, as ``fit`` of the command line leaves it.
+    The complete config is left in the run's folder, as ``fit`` of the command line leaves it. Each repetition has a
+    folder of its own, and the last one is the result.
 
     Args:
         prior: Policy to customise: the zip of a model of Stable-Baselines3 or its folder of the model hub, a checkpoint
@@ -56,7 +58,8 @@ def customize(
             command line, such as my_task.wish. null for an id with an add-on reward of its own.
         omega_prime: Weight of the prior's log-likelihood; a larger one stays closer to the prior. null stands for the
             temperature that the prior was trained at, which not every prior has, and for more if the add-on reward is
-            large beside it; auto for a weight that suits the size of the add-on reward.
+            large beside it; auto for a weight that suits the size of the add-on reward. If it is not a number, training
+            is repeated with twice the weight while the policy is too far from its prior.
         alpha_hat: Temperature of the customised policy; null for omega_prime, which is KL-regularised reinforcement
             learning towards the prior.
         temperature: Temperature of the Boltzmann policy of Q-values, for models of DQN and QR-DQN, which require it.
@@ -103,8 +106,13 @@ def customize(
             task = read_task(env, add_on_reward, env_kwargs)
             known = _read(prior, task, temperature, scale)
             choice = _choose(known, task, chosen)
-            config = config_of(choice, known, task, outputs)
-            finished = run({"subcommand": "fit", "fit": config}, command, note_of(known, task))
+            note = note_of(known, task)
+
+            def train(choice: Choice) -> Any:
+                return run({"subcommand": "fit", "fit": config_of(choice, known, task, outputs)}, command, note)
+
+            accepted = accepted_divergence(chosen.omega_prime, choice.omega_prime)
+            finished = train_until_accepted(choice, accepted, train)
     finally:
         torch.set_num_threads(threads)
     return _result(finished, task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ import numpy as np
 import odd_tasks  # noqa: F401 (registers environments)
 import pytest
 import torch
+import yaml
 from stable_baselines3 import DQN, PPO, SAC, TD3
 
 import rql_lightning
 from rql_lightning.customizing.command import main
 from rql_lightning.errors import ConfigurationError, OutputError
 from rql_lightning.loading import load_policy
-from rql_lightning.priors import SamplerPrior
+from rql_lightning.priors import FunctionPrior, SamplerPrior
 from rql_lightning.train import main as train
 from rql_lightning.train import run
 
@@ -211,6 +213,26 @@ def test_a_prior_that_is_an_object(tmp_path, own_ids, functions):
     assert stop.value.code == 2
     saved = load_policy(result.save(tmp_path / "customised.ckpt"), prior=prior)
     assert saved.prior is prior
+
+
+def test_it_is_repeated_if_the_policy_leaves_its_prior(tmp_path, own_ids, monkeypatch, capsys):
+    """With objects that no config can name, and one number of two that is the user's."""
+    monkeypatch.setattr("rql_lightning.customizing.attempts.TOLERANCE", 1e-9)
+    monkeypatch.setattr("rql_lightning.customizing.attempts.ATTEMPTS", 2)
+    monkeypatch.setattr("rql_lightning.customizing.fitted.UPDATES", 50)  # any number will do
+    prior = FunctionPrior(lambda observation, action: torch.full((len(observation),), -math.log(2.0)))
+    settings = {**SMALL, "env_kwargs": {"max_episode_steps": 50}, "video": False, "omega_prime": "auto"}
+    result = rql_lightning.customize(
+        prior, "CartPole-v1", lambda *step: -abs(float(step[2][0])), alpha_hat=0.7, folder=tmp_path, **settings
+    )
+    configs = [
+        yaml.safe_load((result.folder.with_name(f"version_{each}") / "config.yaml").read_text()) for each in (0, 1)
+    ]
+    first, second = (each["model"]["init_args"] for each in configs)
+    assert second["omega_prime"] == 2 * first["omega_prime"] and first["alpha_hat"] == second["alpha_hat"] == 0.7
+    assert result.folder.name == "version_1" and result.policy.omega_prime == second["omega_prime"]
+    said = capsys.readouterr().out
+    assert f"once more, with omega_prime {second['omega_prime']:.3g}" in said and "give an omega_prime larger" in said
 
 
 def test_continuous_actions_from_samples(tmp_path, own_ids):
