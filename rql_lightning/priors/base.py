@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 from rql_lightning.errors import ConfigurationError, EnvironmentContractError
 from rql_lightning.policies.base import Policy
 from rql_lightning.spaces import ActionBounds, check_continuous, check_discrete, check_same
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # of typing from Python 3.11
 
 
 class Prior(Policy):
