@@ -1,4 +1,4 @@
-"""``rql_lightning.customize`` with untouched defaults on seven tasks: returns before and after.
+"""``rql_lightning.customize`` with untouched defaults on eight tasks: returns before and after.
 
     python benchmarks/customize.py --out customize --tasks cartpole pendulum --seeds 0 1 2
 
@@ -59,6 +59,9 @@ AUTO = {"omega_prime": "auto"}
 PPO = {"n_steps": 256, "batch_size": 256, "gae_lambda": 0.95, "gamma": 0.99, "n_epochs": 10}
 MOUNTAIN_CAR = {"learning_rate": 1e-3, "gamma": 0.998, "tau": 0.01, "ent_coef": 0.1, "use_sde": True, "batch_size": 256}
 MOUNTAIN_CAR |= {"train_freq": 32, "gradient_steps": 32, "policy_kwargs": {"net_arch": [64, 64], "log_std_init": -2}}
+DQN = {"learning_rate": 4e-3, "gamma": 0.98, "batch_size": 128, "buffer_size": 10_000, "learning_starts": 1_000}
+DQN |= {"train_freq": 16, "gradient_steps": 8, "target_update_interval": 600, "policy_kwargs": {"net_arch": [256, 256]}}
+DQN |= {"exploration_fraction": 0.2, "exploration_final_eps": 0.07}
 EXPERIMENTS = {
     "cartpole": Experiment("CartPole-v1", wishes.centre, "PPO", 60_000, 8, PPO, AUTO),
     "acrobot": Experiment("Acrobot-v1", wishes.coast, "PPO", 200_000, 8, PPO, AUTO),
@@ -67,6 +70,9 @@ EXPERIMENTS = {
         "Pendulum-v1", wishes.little_torque, "SAC", 15_000, 1, {"learning_rate": 1e-3, "ent_coef": "auto"}
     ),
     "mountain_car": Experiment("MountainCarContinuous-v0", wishes.no_push_to_the_left, "SAC", 50_000, 1, MOUNTAIN_CAR),
+    "mountain_car_discrete": Experiment(
+        "MountainCar-v0", wishes.no_acceleration_to_the_left, "DQN", 120_000, 1, DQN, {"temperature": 0.1}
+    ),
     "highway": Experiment("rql_lightning/Highway-v0", None, "pretrained:highway-rl"),
     "parking": Experiment("rql_lightning/Parking-v0", None, "pretrained:parking-rl", options=AUTO),
 }

@@ -26,3 +26,8 @@ def little_torque(observation: Any, action: Any, next_observation: Any, info: di
 def no_push_to_the_left(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> float:
     """MountainCarContinuous: do not push to the left."""
     return -0.1 * float(action[0] < 0)
+
+
+def no_acceleration_to_the_left(observation: Any, action: Any, next_observation: Any, info: dict[str, Any]) -> float:
+    """MountainCar with discrete actions: accelerate to the left as rarely as possible."""
+    return -0.1 * float(action == 0)
