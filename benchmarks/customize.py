@@ -97,7 +97,7 @@ def prior_of(experiment: Experiment, path: Path, seed: int) -> str:
 
 def random_return(prior: str, task: WishedTask, episodes: int, options: dict[str, Any]) -> float:
     """Return the mean basic return of uniformly random actions."""
-    known = read_prior(prior, options.get("temperature"), options.get("scale")).prior
+    known = read_prior(prior, temperature=options.get("temperature")).prior
     known.attach(task.observation_space, task.action_space)
     env = task.make_env(min(episodes, 50))
     seeds = list(range(EVALUATION_SEEDS, EVALUATION_SEEDS + episodes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,8 +68,16 @@ def read_data(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises different types for different kinds of damage
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"checkpoint {path}: found a damaged or foreign file ({reason})") from error
+        raise CheckpointError(f"checkpoint {path}: found a damaged or foreign file ({refusal(error)})") from error
+
+
+def refusal(error: Exception) -> str:
+    """Return why a file could not be read, in one line, without PyTorch's advice to read it as code instead."""
+    text = str(error)
+    if "weights_only" in text:
+        named = re.search(r"GLOBAL ([\w.]+)", text)
+        return "something other than tensors and plain data" + (f": {named[1]}" if named else "")
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def archive(checkpoint: dict[str, Any]) -> bytes:
@@ -107,8 +116,7 @@ def _read_archive(path: Path) -> dict[str, Any]:
             weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return {"state_dict": weights, "rql_lightning": _unspelled(json.loads(about))}
     except Exception as error:  # the library raises an exception of its own, and JSON several
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"checkpoint {path}: found a damaged or foreign file ({reason})") from error
+        raise CheckpointError(f"checkpoint {path}: found a damaged or foreign file ({refusal(error)})") from error
 
 
 def _safetensors(what: str) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 
@@ -56,6 +58,13 @@ def require(condition: bool, name: str, found: Any, expected: str) -> None:
     """
     if not condition:
         raise ConfigurationError(f"{name}: found {found!r}, expected {expected}")
+
+
+def described(error: Exception) -> str:
+    """Return the class of an error of the user's code, what it says and where it was raised, in one line."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{said}, at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else said
 
 
 def is_integer(value: object, least: int) -> bool:

@@ -234,7 +234,7 @@ def endless_episode(env: str, seed: int, max_steps: int) -> EnvironmentContractE
     """
     return EnvironmentContractError(
         f"{env}, seed {seed}: found an episode that has not ended after {max_steps:,} steps, expected it to terminate "
-        "or be truncated; env_kwargs.max_episode_steps cuts episodes short, evaluation.max_episode_steps is this bound"
+        "or be truncated; env_kwargs.max_episode_steps cuts episodes short"
     )
 
 

@@ -33,6 +33,8 @@ def customize(
     alpha_hat: float | None = None,
     temperature: float | None = None,
     scale: float | None = None,
+    activation: str | None = None,
+    vec_normalize: str | Path | None = None,
     total_frames: int | None = None,
     num_envs: int | None = None,
     gamma: float | None = None,
@@ -64,6 +66,10 @@ def customize(
             learning towards the prior.
         temperature: Temperature of the Boltzmann policy of Q-values, for models of DQN and QR-DQN, which require it.
         scale: Standard deviation of the noise around actions, for models of TD3 and DDPG, which require it.
+        activation: Name of the activation function in torch.nn, such as Tanh, for models of Stable-Baselines3 whose
+            file does not name it.
+        vec_normalize: Path of the file of VecNormalize that a model of Stable-Baselines3 was trained with; null for the
+            one in the folder of such a model, if it is given by its folder.
         total_frames: Training budget in environment frames; null for 100,000; for Highway and Parking of this
             library, for 300,000 and 600,000.
         num_envs: Number of environments stepped together; null for as many as suit the length of episodes.
@@ -90,7 +96,12 @@ def customize(
         None if num_envs is None else integer("num_envs", num_envs, 1),
         discount(gamma),
     )
-    temperature, scale = positive("temperature", temperature), positive("scale", scale)
+    options: dict[str, Any] = {
+        "temperature": positive("temperature", temperature),
+        "scale": positive("scale", scale),
+        "activation": activation,
+        "vec_normalize": None if vec_normalize is None else path_of("vec_normalize", vec_normalize),
+    }
     outputs = Outputs(
         path_of("folder", folder),
         integer("seed", seed, 0, 2**32 - 1),
@@ -104,7 +115,7 @@ def customize(
         # The prior's file is read once more for the run, as its config says.
         with without_repetitions(StableBaselines3Prior.__module__):
             task = read_task(env, add_on_reward, env_kwargs)
-            known = _read(prior, task, temperature, scale)
+            known = _read(prior, task, options)
             choice = _choose(known, task, chosen)
             note = note_of(known, task)
 
@@ -129,19 +140,20 @@ class _Given:
     gamma: float | None
 
 
-def _read(given: GivenPrior, task: WishedTask, temperature: float | None, scale: float | None) -> KnownPrior:
+def _read(given: GivenPrior, task: WishedTask, options: dict[str, Any]) -> KnownPrior:
     """Read the prior, and check that it fits the environment.
 
     Raises:
         ConfigurationError: If it lacks a temperature; says which would do.
     """
     try:
-        known = read_prior(given, temperature, scale)
+        known = read_prior(given, **options)
     except ConfigurationError as error:
-        if temperature is not None or scale is not None or not isinstance(given, str | Path):
+        stated = options["temperature"] is not None or options["scale"] is not None
+        if stated or not isinstance(given, str | Path):
             raise
         try:
-            unscaled = StableBaselines3Prior(str(given), temperature=1.0)
+            unscaled = StableBaselines3Prior(str(given), **{**options, "temperature": 1.0})
         except RqlError:  # that is not all that is wrong
             raise error from None
         unscaled.attach(task.observation_space, task.action_space)
@@ -156,7 +168,8 @@ def _choose(known: KnownPrior, task: WishedTask, given: _Given) -> Choice:
     """Choose what the user has not chosen, and tell what it is."""
     gamma = next(each for each in (given.gamma, known.gamma, default_of(task.env, "gamma")) if each is not None)
     total_frames = given.total_frames or default_of(task.env, "total_frames")
-    returns = measure(known.prior, task, gamma)
+    settled = given.omega_prime not in (None, "auto") and task.max_episode_steps is not None
+    returns = None if settled else measure(known.prior, task, gamma)
     weight = choose_weight(given.omega_prime, known.prior, returns)
     expected = "a number > 0: alpha_hat is omega_prime by default, and a temperature of 0 has no policy"
     require(given.alpha_hat is not None or weight > 0, "alpha_hat", given.alpha_hat, expected)

@@ -46,23 +46,22 @@ class KnownPrior:
         return getattr(self.prior, "gamma", None)
 
 
-def read_prior(given: GivenPrior, temperature: float | None = None, scale: float | None = None) -> KnownPrior:
+def read_prior(given: GivenPrior, **options: Any) -> KnownPrior:
     """Recognise a prior; files are told apart by their content, except for archives, by their suffix.
 
     Args:
         given: Prior; path of a file or folder; name of a shipped policy; class path and arguments as in a config;
             function (observation, action) -> log-likelihood; or probabilistic module of TorchRL.
-        temperature: Temperature of the Boltzmann policy of Q-values, for files that hold Q-values.
-        scale: Scale of the noise around actions, for files of deterministic policies.
+        **options: Further arguments of :class:`~rql_lightning.priors.StableBaselines3Prior`, for its files; ``None``
+            for its default.
 
     Raises:
-        ConfigurationError: If it is none of these, or temperature or scale is missing, invalid or has no effect.
+        ConfigurationError: If it is none of these, or an option is missing, invalid or has no effect.
         CheckpointError: If a file is damaged.
     """
     if isinstance(given, str | Path) and _is_foreign(given):
-        options = {"path": str(given), "temperature": temperature, "scale": scale}
-        return _from_class(StableBaselines3Prior, options)
-    for name, value in (("temperature", temperature), ("scale", scale)):
+        return _from_class(StableBaselines3Prior, {"path": str(given), **options})
+    for name, value in options.items():
         expected = "null: some models of Stable-Baselines3 that are given by their path need one, nothing else"
         require(value is None, name, value, expected)
     if isinstance(given, str | Path):

@@ -21,6 +21,8 @@ from rql_lightning.reporting.tables import results_table
 
 READ = (".ckpt", ".safetensors")
 """Suffixes of the files that ``load_policy`` reads."""
+PAGES = (".html", ".htm")
+"""Suffixes of reports."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ class Customized:
             force: Whether to replace an existing file.
 
         Raises:
-            ConfigurationError: If ``path`` is no path.
+            ConfigurationError: If ``path`` is no path, or that of another format.
             OutputError: If the run has no report, or the file exists already, is one of the run's own or cannot
                 be written.
         """
         source, target = self.folder / "report.html", Path(path_of("path", path))
+        require(target.suffix in PAGES, "path", str(target), f"a file that ends in {' or '.join(PAGES)}")
         if not source.is_file():
             raise OutputError(f"{source}: found no such file, expected the report of the run")
         self._check_new(target)

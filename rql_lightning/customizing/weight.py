@@ -21,8 +21,15 @@ from rql_lightning.priors.base import is_positive
 
 SEEDS, FEWEST, MOST, STEPS, EPISODES_OF_VALUES = 2_000_000, 64, 256, 20_000, 16
 """First seed; numbers of sampled episodes, as many as have so many steps together; episodes to compare Q-values in."""
+LONGEST = 10_000
+"""Most steps of an episode of an environment without a time limit, which must end by itself."""
 GENTLE, MODERATE, STRONG = 0.05, 0.5, 5.0
 """Divergences from the prior in nats per step to leading order, for suggestions."""
+
+UNKNOWN = (
+    "the prior cannot be sampled, so that nothing can be measured; it is the add-on return that is worth one nat of "
+    "difference from the prior, so that a tenth of what an episode can gain is a start"
+)
 
 Weight = float | Literal["auto"]
 
@@ -78,25 +85,29 @@ def measure(prior: Prior, task: WishedTask, gamma: float) -> Returns | None:
         prior: The prior.
         task: Environment and wish.
         gamma: Discount factor γ.
+
+    Raises:
+        EnvironmentContractError: If an episode of an environment without a time limit does not end.
     """
     if not prior.can_act:
         return None
     policy = SampledPolicy(prior, epsilon=0.0, seed=0)
     with closing(task.make_env(FEWEST)) as env:
-        steps = _recorded(policy, env, range(FEWEST), task.env)
+        steps = _recorded(policy, env, range(FEWEST), task)
         length = len(steps["step"]) / FEWEST
         wanted = min(MOST, math.ceil(STEPS / length))
         if wanted > FEWEST:
-            more = _recorded(policy, env, range(FEWEST, wanted), task.env)
+            more = _recorded(policy, env, range(FEWEST, wanted), task)
             more["episode"] = more["episode"] + FEWEST
             steps = {key: np.concatenate([column, more[key]]) for key, column in steps.items()}
     starts = returns_to_go(steps, gamma)[steps["step"] == 0]
     return Returns(starts.mean(), int(steps["step"].max()) + 1, partial(spread_of_values, prior, steps, gamma))
 
 
-def _recorded(policy: SampledPolicy, env: VectorEnv, numbers: Iterable[int], name: str) -> dict[str, np.ndarray]:
+def _recorded(policy: Any, env: VectorEnv, numbers: Iterable[int], task: WishedTask) -> dict[str, np.ndarray]:
     """Return the steps of episodes."""
-    return run_episodes(policy, env, [SEEDS + number for number in numbers], record=True, name=name).steps
+    seeds, longest = [SEEDS + number for number in numbers], task.max_episode_steps or LONGEST
+    return run_episodes(policy, env, seeds, record=True, max_steps=longest, name=task.base).steps
 
 
 def choose_weight(given: Any, prior: Prior, returns: Returns | None) -> float:
@@ -120,12 +131,12 @@ def choose_weight(given: Any, prior: Prior, returns: Returns | None) -> float:
         return float(given)
     if given == "auto" and returns is not None and returns.spread > 0:
         return returns.weight_at(MODERATE)
-    expected = "a number >= 0 or 'auto'"
+    expected, advice = "a number >= 0 or 'auto'", UNKNOWN if returns is None else returns.advice()
     if given is None:
-        expected = f"a number > 0 or 'auto', as {prior.origin()} states no temperature"
+        offered = "a number > 0" if returns is None else "a number > 0 or 'auto'"
+        expected = f"{offered}, as {prior.origin()} states no temperature"
     elif given == "auto":
         expected = "a number > 0"
-    advice = "it is compared with the add-on return" if returns is None else returns.advice()
     raise ConfigurationError(f"omega_prime: found {given!r}, expected {expected}; {advice}")
 
 
@@ -138,8 +149,8 @@ def temperature_advice(prior: Prior, task: WishedTask) -> str:
         task: Environment and wish.
     """
     with closing(task.make_env(EPISODES_OF_VALUES)) as env:
-        episodes = run_episodes(prior, env, list(range(SEEDS, SEEDS + EPISODES_OF_VALUES)), record=True, name=task.env)
-    observations = prior.as_input(episodes.steps["observation"])
+        steps = _recorded(prior, env, range(EPISODES_OF_VALUES), task)
+    observations = prior.as_input(steps["observation"])
     best = prior.distribution_parameters(observations).topk(2, dim=-1).values
     gap = float((best[:, 0] - best[:, 1]).median())
     return (

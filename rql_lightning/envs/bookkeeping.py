@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 
 from rql_lightning.envs.customization import Customization, RewardName, StepFunction
 from rql_lightning.envs.transition import Transition, copied, numbers, rows
-from rql_lightning.errors import EnvironmentContractError, RqlError, require
+from rql_lightning.errors import EnvironmentContractError, RqlError, described, require
 
 OWN_KEYS = ("basic_reward", "add_on_reward")
 LARGEST = float(np.finfo(np.float32).max)  # learning is in float32
@@ -117,7 +117,7 @@ class Bookkeeping:
         except RqlError:  # says what is wrong already
             raise
         except Exception as error:
-            found = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
+            found = described(error)
             missing = isinstance(error, KeyError) and error.args[:1] in [(key,) for key in OWN_KEYS]
             subject = "a wish" if name == "add_on_reward" else name
             hint = f" (info does not hold it before the step is rewarded, and {subject} must not depend on it)"
@@ -137,9 +137,13 @@ class Bookkeeping:
     ) -> np.ndarray:
         """A copy in float64: numbers of this shape, finite; ``index`` is the environment, ``None`` for all of them."""
         try:
-            result = np.array(values, dtype=np.float64)
-        except (TypeError, ValueError):
-            self._refuse(_described(name, function), repr(values), "a number", index)
+            given = np.asarray(values)
+            result = given.astype(np.float64) if given.dtype.kind in "biuf" else None
+        except (RuntimeError, TypeError, ValueError):  # a tensor with a gradient, a list of different lengths
+            result = None
+        if result is None:
+            forgotten = "a number (is a return missing?)" if values is None else "a number"
+            self._refuse(_described(name, function), repr(values), forgotten, index)
         if result.shape != shape:
             found = f"a result of shape {result.shape}"
             self._refuse(_described(name, function), found, f"the shape {shape}", index)

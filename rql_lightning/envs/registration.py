@@ -251,9 +251,11 @@ def _find_spec(env: str, argument: str = "env") -> gym.envs.registration.EnvSpec
             f"{argument}: found {env!r}, whose module cannot be imported: {error}"
         ) from error
     except (gym.error.Error, ValueError) as error:
-        raise EnvironmentContractError(
-            f"{argument}: found {env!r}, expected a registered Gymnasium id: {error}"
-        ) from error
+        expected = f"a registered Gymnasium id: {error}"
+        if name.startswith(UNNAMED_IDS):
+            expected = "the id of the environment, and the import path of its add-on reward as data.add_on_reward: "
+            expected += "that of the config was a function or an object without one"
+        raise EnvironmentContractError(f"{argument}: found {env!r}, expected {expected}") from error
 
 
 def same_environment(env: str, other: str) -> bool:

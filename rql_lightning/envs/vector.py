@@ -20,7 +20,7 @@ from gymnasium.vector.utils import iterate
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from rql_lightning.envs.transition import copied, unshared
-from rql_lightning.errors import EnvironmentContractError
+from rql_lightning.errors import EnvironmentContractError, RqlError, described
 
 # Their whole dynamic state is `state`, the step count of TimeLimit and the random generator.
 _STORABLE = {AcrobotEnv, CartPoleEnv, Continuous_MountainCarEnv, MountainCarEnv, PendulumEnv}
@@ -33,13 +33,13 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
         env_fns: One maker per environment.
 
     Raises:
-        EnvironmentContractError: at the step where an environment's reward is not one number.
+        EnvironmentContractError: at the step where an environment raises an error, or its reward is not one number.
     """
 
     returns_new_arrays = True
 
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]]) -> None:
-        makers = [partial(with_plain_reward, make) for make in env_fns]
+        makers = [partial(with_plain_reward, make, f"environment {index}") for index, make in enumerate(env_fns)]
         # SyncVectorEnv would copy observations with deepcopy, which takes several times as long.
         super().__init__(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
 
@@ -92,14 +92,37 @@ class StatefulSyncVectorEnv(SyncVectorEnv):
 
 
 class _PlainReward(gym.Wrapper[Any, Any, Any, Any]):
-    """Rewards as numbers, also those that came as arrays of one, which ``SyncVectorEnv`` does not take."""
+    """Rewards as numbers, also those that came as arrays of one, which ``SyncVectorEnv`` does not take.
+
+    Errors name the environment, if it has a name.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], name: str | None) -> None:
+        super().__init__(env)
+        self._name = name
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        try:
+            return self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            raise self._named(error, "reset") from error
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        result = self.env.step(action)
+        try:
+            result = self.env.step(action)
+        except Exception as error:
+            raise self._named(error, "step") from error
         if isinstance(result[1], float):
             return result
         observation, reward, *rest = result
         return observation, self._number(reward), *rest
+
+    def _named(self, error: Exception, where: str) -> Exception:
+        """Return the error with the environment's name."""
+        if self._name is None or isinstance(error, RqlError):
+            return error
+        kind = type(self.unwrapped).__name__
+        return EnvironmentContractError(f"{self._name}, {where} of {kind}: found {described(error)}, expected no error")
 
     def _number(self, reward: Any) -> float:
         try:
@@ -110,9 +133,14 @@ class _PlainReward(gym.Wrapper[Any, Any, Any, Any]):
         return float(number)
 
 
-def with_plain_reward(make: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
-    """Make an environment whose rewards are numbers, also where they came as arrays of one."""
-    return _PlainReward(make())
+def with_plain_reward(make: Callable[[], gym.Env[Any, Any]], name: str | None = None) -> gym.Env[Any, Any]:
+    """Make an environment whose rewards are numbers, also where they came as arrays of one.
+
+    Args:
+        make: Maker.
+        name: Name of the environment in its errors; ``None`` leaves them as they are.
+    """
+    return _PlainReward(make(), name)
 
 
 def _all_at_once(indices: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from rql_lightning.envs.customization import StepFunction
 from rql_lightning.envs.transition import copied, row_of_info
-from rql_lightning.errors import EnvironmentContractError
+from rql_lightning.errors import EnvironmentContractError, described
 
 
 class AddOnReward:
@@ -55,7 +55,7 @@ class AddOnReward:
         try:
             return self.function(*arguments)
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
+            reason = described(error)
             where = "" if index is None else f" at {_described((*arguments[:2],))}"
             raise EnvironmentContractError(
                 f"{self.name()}: found an error in the search{where} ({reason}), expected a number"

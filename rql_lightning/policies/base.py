@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from rql_lightning.errors import ConfigurationError, RqlError, require
 from rql_lightning.policies.decision import Decision
 from rql_lightning.policies.families import Family
 from rql_lightning.spaces import ActionBounds, as_elements, space_to_data
@@ -91,8 +92,11 @@ class Policy(nn.Module):
         Returns:
             Actions in the environment's own units, ``[*action_shape]`` or ``[N, *action_shape]``; a tensor if the
             observation is a tensor, otherwise a NumPy array or scalar.
+
+        Raises:
+            ConfigurationError: If the observation has another shape, or is not of finite numbers.
         """
-        parameters = self.distribution_parameters(self.as_input(observation))
+        parameters = self.distribution_parameters(self._checked(observation))
         action = self.mode(parameters) if deterministic else self.sample(parameters)
         return action if isinstance(observation, Tensor) else as_elements(self.action_space, action.cpu().numpy())[()]
 
@@ -121,9 +125,13 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def log_prob(self, observation: Any, action: Any) -> Any:
-        """Return log π(a|s) for one pair or a batch of pairs, with shapes and types as in :meth:`act`."""
-        tensor = self.as_input(observation)
-        taken = torch.as_tensor(action, device=tensor.device)
+        """Return log π(a|s) for one pair or a batch of pairs, with shapes and types as in :meth:`act`.
+
+        Raises:
+            ConfigurationError: If a shape is another, or a discrete action is none of the environment's.
+        """
+        tensor = self._checked(observation)
+        taken = self._checked_action(action, tensor)
         if tensor.dim() == len(self.observation_space.shape or ()):
             result = self.log_prob_of(tensor.unsqueeze(0), taken.unsqueeze(0)).squeeze(0)
         else:
@@ -154,6 +162,35 @@ class Policy(nn.Module):
             "observation_space": space_to_data(self.observation_space),
             "action_space": space_to_data(self.action_space),
         }
+
+    def _checked(self, observation: Any) -> Tensor:
+        """Convert observations of a caller, as :meth:`as_input`, and refuse those that the policy cannot have."""
+        try:
+            tensor = self.as_input(observation)
+        except RqlError:
+            raise
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigurationError(f"observation: found no numbers ({reason}), expected an array") from error
+        shape = tuple(self.observation_space.shape or ())
+        found = tuple(tensor.shape)
+        fits = len(found) >= len(shape) and found[len(found) - len(shape) :] == shape
+        batch = ", ".join(["N", *map(str, shape)])
+        require(fits, "observation", found, f"an array of shape {shape}, or of a batch ({batch})")
+        require(bool(tensor.isfinite().all()), "observation", observation, "finite numbers")
+        return tensor
+
+    def _checked_action(self, action: Any, observation: Tensor) -> Tensor:
+        """Convert actions of a caller, one for each of the observations."""
+        taken = torch.as_tensor(action, device=observation.device)
+        batch = observation.shape[: observation.dim() - len(self.observation_space.shape or ())]
+        expected = (*batch, *(self.action_space.shape or ()))
+        require(tuple(taken.shape) == expected, "action", tuple(taken.shape), f"an array of shape {expected}")
+        if self.bounds is None:
+            size = int(self.action_space.n)
+            valid = bool(((taken >= 0) & (taken < size) & (taken == taken.round())).all())
+            require(valid, "action", action, f"integers in [0, {size - 1}]")
+        return taken
 
     def as_input(self, observation: Any) -> Tensor:
         """Convert observations ``[..., *observation_shape]`` to float32 tensors on the policy's device."""

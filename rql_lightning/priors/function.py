@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rql_lightning.errors import EnvironmentContractError, RqlError
+from rql_lightning.errors import EnvironmentContractError, RqlError, described
 from rql_lightning.policies.families import Categorical, Density, Family
 from rql_lightning.policies.normal import WITHIN
 from rql_lightning.priors.base import Prior
@@ -122,7 +122,7 @@ class FunctionPrior(Prior):
         except RqlError:  # says what is wrong already
             raise
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
+            reason = described(error)
             raise EnvironmentContractError(
                 f"{self.origin()}: found an error for {_described(observation, action)} ({reason}), expected a tensor "
                 f"of shape ({len(observation)},)"

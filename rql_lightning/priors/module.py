@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rql_lightning.checkpoints import read_data
 from rql_lightning.envs.registration import import_function
-from rql_lightning.errors import CheckpointError, ConfigurationError, SpaceMismatchError, require
+from rql_lightning.errors import CheckpointError, ConfigurationError, SpaceMismatchError, described, require
 from rql_lightning.policies.families import Categorical, SquashedNormal
 from rql_lightning.policies.normal import Normal
 from rql_lightning.priors.base import Prior, as_float
@@ -93,7 +93,7 @@ class ModulePrior(Prior):
         try:
             module = self.factory(**self.init_args, **arguments)
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = described(error)
             expected = "its arguments (model.prior.environment names the one that takes the environment)"
             raise ConfigurationError(
                 f"model.prior.init_args: found {self.init_args}, with which {self.name} raises {reason}, expected "
@@ -167,7 +167,7 @@ class ModulePrior(Prior):
         except ConfigurationError:
             raise
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = described(error)
             found = f"an error for observations of shape {tuple(rows.shape)} ({reason})"
             raise self.wrong("output", found, "a module that takes such a batch") from error
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rql_lightning import functional
-from rql_lightning.errors import RqlError, is_integer, require
+from rql_lightning.errors import RqlError, described, is_integer, require
 from rql_lightning.policies.families import Categorical
 from rql_lightning.policies.randomness import OwnRandom
 from rql_lightning.policies.samples import Samples
@@ -115,7 +115,7 @@ class SamplerPrior(Prior):
         except RqlError:  # says what is wrong already
             raise
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = described(error)
             found = f"an error for observations of shape {tuple(rows.shape)} ({reason})"
             raise self.wrong("sample", found, f"actions of shape {wanted}") from error
         if result is None or tuple(result.shape) != wanted:

@@ -10,7 +10,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, distributions
 
-from rql_lightning.errors import ConfigurationError, SpaceMismatchError
+from rql_lightning.errors import ConfigurationError, SpaceMismatchError, described
 from rql_lightning.policies.families import Categorical, SquashedNormal
 from rql_lightning.policies.normal import WITHIN, Built, Normal
 from rql_lightning.priors.base import Prior
@@ -120,9 +120,10 @@ class TorchRLPrior(Prior):
         try:
             return self.module.get_dist_params(entries) if hasattr(self.module, "get_dist_params") else entries
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = described(error)
             found = f"an error for observations of shape {tuple(observation.shape)} ({reason})"
             expected = f"a module that reads the entry {self.keys['observation']!r} alone, of the environment's shape"
+            expected += " (TorchRLPrior(module, observation=…) names another entry)"
             raise self.wrong("module", found, expected) from error
 
     def _distribution_of(self, entries: TensorDictBase) -> distributions.Distribution:

@@ -55,6 +55,9 @@ def wrong_shape(observation, action, next_observation, info):
 def a_word(observation, action, next_observation, info):
     return "much"
 
+def nothing(observation, action, next_observation, info):
+    pass
+
 def two_arguments(observation, action):
     return 1.0
 

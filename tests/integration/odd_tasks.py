@@ -22,6 +22,20 @@ class Unrenderable(CartPoleEnv):
         super().__init__()
 
 
+class Failing(CartPoleEnv):
+    """Raises an error of several lines at the fifth step of an episode."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.left = 5
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise RuntimeError("the simulator\ncrashed")
+        return super().step(action)
+
+
 class Watched(CartPoleEnv):
     """Writes a file at the first step of an episode whose seed is 1,000,001: in an evaluation of several episodes."""
 
@@ -87,3 +101,4 @@ class Untrained(SoftQLearning):
 gym.register("odd/Unrenderable-v0", Unrenderable, max_episode_steps=50)
 gym.register("odd/Watched-v0", Watched, max_episode_steps=500)
 gym.register("odd/Endless-v0", Endless)
+gym.register("odd/Failing-v0", Failing, max_episode_steps=50)

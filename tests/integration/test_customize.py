@@ -145,6 +145,8 @@ def _check_report(result, tmp_path):
     with pytest.raises(OutputError, match=r"report\.html: found a file, .*force=True"):
         result.report(copy)
     assert copy.read_text() == "mine" and result.report(copy, force=True).read_text() != "mine"
+    with pytest.raises(ConfigurationError, match=r"found '.*config\.yaml', expected a file that ends in \.html"):
+        result.report(result.folder / "config.yaml", force=True)
     with pytest.raises(OutputError, match=r"found the run's own report\.html"):
         result.report(result.folder / "report.html", force=True)
     for write, path in ((result.report, 3), (result.save, None), (result.export, 1.5)):
@@ -290,6 +292,11 @@ def test_threads_are_left_as_they_were(tmp_path, functions):
         ({"prior": "{sac}"}, ["sac.zip", "observation space: found Box", "expected the environment's Box"]),
         ({"prior": "{ppo}", "add_on_reward": "functions_of_a_user.a_word"}, ["a_word): found 'much'", "a number"]),
         ({"prior": "{ppo}", "add_on_reward": "functions_of_a_user.not_a_number"}, ["found nan", "finite number"]),
+        ({"prior": "{ppo}", "add_on_reward": "functions_of_a_user.nothing"}, ["nothing): found None", "a return"]),
+        ({"prior": "{ppo}", "env": "odd/Endless-v0"}, ["odd/Endless-v0, seed 2", "not ended", "max_episode_steps"]),
+        ({"prior": "{ppo}", "activation": "Nope"}, ["ppo.zip, activation: found 'Nope'"]),
+        ({"prior": "{ppo}", "vec_normalize": "no.pkl"}, ["no.pkl"]),
+        ({"prior": "pretrained:cartpole-rl", "vec_normalize": "no.pkl"}, ["vec_normalize: found 'no.pkl'", "null"]),
         ({"prior": "{ppo}", "total_frames": 0}, ["total_frames: found 0, expected an integer >= 1"]),
         ({"prior": "{ppo}", "omega_prime": 0}, ["alpha_hat: found None, expected a number > 0"]),
         ({"prior": "{ppo}", "env": "Nothing-v0"}, ["env: found 'Nothing-v0', expected a registered Gymnasium id"]),
@@ -301,3 +308,9 @@ def test_what_is_wrong_is_one_line(options, words, models, refused, tmp_path):
     message = refused(**options)
     assert message.startswith("error: ") and all(word in message for word in words), message
     assert not list(tmp_path.rglob("version_*"))
+
+
+def test_an_environment_that_fails_is_named(models, refused):
+    message = refused(prior=models["ppo"], env="odd/Failing-v0", omega_prime=1.0, video=False)
+    assert message.startswith("error: environment 0, step of Failing: found RuntimeError: the simulator crashed, at ")
+    assert "odd_tasks.py:" in message

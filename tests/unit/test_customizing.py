@@ -165,7 +165,11 @@ def test_wishes_with_an_import_path_are_named():
         (lambda *step: {"basic_reward": 1.0}, EnvironmentContractError, r"^add_on_reward .*\{'basic_reward'.*a number"),
         (lambda *step: step[3]["basic_reward"], EnvironmentContractError, r"KeyError: 'basic_reward' \(.*must not"),
         (lambda *step: float("nan"), EnvironmentContractError, "found nan .*a finite number"),
-        (lambda *step: 1 / 0, EnvironmentContractError, "found ZeroDivisionError: division by zero in environment 0"),
+        (
+            lambda *step: 1 / 0,
+            EnvironmentContractError,
+            r"found ZeroDivisionError: division by zero, at test_customizing\.py:\d+ in environment 0",
+        ),
         (lambda observation: 1.0, EnvironmentContractError, r"found a function of \(observation\)"),
         (None, ConfigurationError, "^add_on_reward: found None, expected a function"),
         (3, ConfigurationError, "^add_on_reward: found 3, expected a function"),

@@ -170,6 +170,14 @@ def test_a_missing_weight_is_asked_for_with_numbers():
     assert all(f"{RETURNS.weight_at(nats):g}" in message for nats in (0.05, 0.5, 5.0))
 
 
+@pytest.mark.parametrize("given", [None, "auto"])
+def test_nothing_is_offered_that_a_prior_without_samples_cannot_have(given):
+    with pytest.raises(ConfigurationError) as error:
+        choose_weight(given, CheckpointPrior("pretrained:cartpole-il"), None)
+    message = str(error.value)
+    assert "expected a number > 0" in message and "or 'auto'" not in message and "cannot be sampled" in message
+
+
 @pytest.mark.parametrize("given", [-1, True, "much", float("nan"), [1.0]])
 def test_weights_that_are_no_numbers_are_refused(given):
     with pytest.raises(ConfigurationError, match=r"^omega_prime: found "):

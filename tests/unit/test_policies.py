@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import rql_lightning
 from rql_lightning.algorithms import GreedySoftQLearning, ResidualSoftQLearning, SoftQLearning
 from rql_lightning.checkpoints import resolve
 from rql_lightning.data import ReplayDataModule
-from rql_lightning.errors import CheckpointError
+from rql_lightning.errors import CheckpointError, ConfigurationError
 from rql_lightning.functional import greedy_policy_log_prob
 from rql_lightning.loading import build_policy, load_policy
 from rql_lightning.policies import Policy, SoftQPolicy
@@ -245,6 +246,31 @@ def test_description_and_policy_round_trip():
         )
 
 
+@pytest.mark.parametrize("name", [SHIPPED, "pretrained:mountain-car-rl"])
+@pytest.mark.parametrize("given", [lambda size: np.zeros(size + 1), lambda size: np.zeros((4, size - 1)), str, type])
+def test_observations_that_the_policy_cannot_have(given, name):
+    policy = load_policy(name)
+    (size,) = policy.observation_space.shape
+    for call in (policy.act, lambda observation: policy.log_prob(observation, 0)):
+        with pytest.raises(ConfigurationError, match=r"^observation: found "):
+            call(given(size))
+
+
+def test_numbers_that_are_none(observation=(0.0, math.nan, 0.0, 0.0)):
+    with pytest.raises(ConfigurationError, match=r"^observation: .* expected finite numbers"):
+        load_policy(SHIPPED).act(np.array(observation))
+
+
+@pytest.mark.parametrize(
+    ("name", "action"),
+    [(SHIPPED, 2), (SHIPPED, -1), (SHIPPED, 0.5), (SHIPPED, [0]), ("pretrained:mountain-car-rl", 0.1)],
+)
+def test_actions_that_the_environment_does_not_have(name, action):
+    policy = load_policy(name)
+    with pytest.raises(ConfigurationError, match=r"^action: found "):
+        policy.log_prob(np.zeros(policy.observation_space.shape), action)
+
+
 class Malicious:
     def __init__(self, proof: Path) -> None:
         self.proof = proof
@@ -262,9 +288,10 @@ def test_nothing_in_a_file_is_executed(tmp_path, how):
         torch.save(Malicious(proof), path)
     else:
         torch.save({**torch.load(resolve(SHIPPED), weights_only=True), "extra": Malicious(proof)}, path)
-    with pytest.raises(CheckpointError, match="damaged or foreign"):
+    with pytest.raises(CheckpointError, match="damaged or foreign") as error:
         load_policy(path)
     assert not proof.exists()
+    assert "weights_only" not in str(error.value) and "arbitrary code" not in str(error.value)  # PyTorch's advice
     if how == "pickle":
         pickle.loads(path.read_bytes())
         assert proof.exists(), "the file would have done it"
@@ -282,6 +309,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, how):
         (lambda c: c["rql_lightning"]["policy"].update(alpha_hat="x", hidden_sizes="wide"), "policy"),
         (lambda c: c["rql_lightning"]["policy"]["action_space"].update(type="Text"), "Text"),
         (lambda c: c["rql_lightning"]["policy"].pop("prior"), "prior"),
+        (lambda c: c["state_dict"]["policy.q_network.0.bias"].fill_(math.nan), "policy.q_network.0.bias: found NaN"),
     ],
 )
 def test_a_file_that_holds_no_policy(tmp_path, edit, found):

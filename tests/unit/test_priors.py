@@ -195,7 +195,8 @@ def test_a_function_that_raises_is_named_with_the_state_in_one_line(action_space
     message = str(error.value)
     assert message.startswith(f"prior {__name__}.scalar_only: found an error for observations of shape")
     assert "the first of them [0.5 0.25 0. 0. ]" in message and "\n" not in message
-    assert "(ValueError: expected one action, not a batch), expected a tensor of shape" in message
+    assert "(ValueError: expected one action, not a batch, at test_priors.py:" in message
+    assert "), expected a tensor of shape" in message
     assert isinstance(error.value.__cause__, ValueError)
 
 

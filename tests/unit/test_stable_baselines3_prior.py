@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from sb3_models import Task, change_fields, change_weights, make, rewrite
-from stable_baselines3 import PPO
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -204,6 +204,29 @@ def test_temperatures(tmp_path):
     assert prior_of("sac", path).temperature == pytest.approx(0.3)
     for kind, expected in (("dqn", 0.7), ("ppo", None), ("ppo_box", None), ("td3", None)):
         assert prior_of(kind, saved(kind, tmp_path)[1]).temperature == expected
+
+
+def test_it_is_said_that_observations_are_taken_as_they_are(tmp_path, caplog):
+    """The files of off-policy classes do not tell whether they were normalised; a file of statistics is only named."""
+    caplog.set_level("INFO", "rql_lightning.priors")
+    sac = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, device="cpu")
+    ppo = PPO("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, device="cpu")
+    for model, name in ((sac, "sac.zip"), (ppo, "ppo.zip")):
+        model.save(tmp_path / name)
+    StableBaselines3Prior(str(tmp_path / "sac.zip"))
+    assert "observations taken as not normalised" in caplog.text and "vec_normalize" not in caplog.text
+    (tmp_path / "vec_normalize.pkl").write_bytes(b"")
+    caplog.clear()
+    StableBaselines3Prior(str(tmp_path / "sac.zip"))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "vec_normalize.pkl beside it is not applied" in record.getMessage()
+    caplog.clear()
+    StableBaselines3Prior(str(tmp_path / "ppo.zip"))
+    assert "normalised" not in caplog.text
+    statistics = ObservationStatistics([0.0] * 3, [1.0] * 3, 10.0, 1e-8)
+    caplog.clear()
+    StableBaselines3Prior(str(tmp_path / "sac.zip"), vec_normalize=statistics)
+    assert "observations normalised" in caplog.text and "not applied" not in caplog.text
 
 
 def test_the_activation_function_is_said_and_can_be_stated(tmp_path, caplog):

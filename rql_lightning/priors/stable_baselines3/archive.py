@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rql_lightning.checkpoints import refusal
 from rql_lightning.errors import CheckpointError
 
 LIMIT = 256 * 2**20
@@ -70,7 +71,7 @@ def read_model(path: Path) -> SavedModel:
     except CheckpointError:
         raise
     except Exception as error:  # zipfile raises different types for different kinds of damage
-        raise CheckpointError(f"{name}: found a damaged or foreign file ({_first_line(error)}), {EXPECTED}") from error
+        raise CheckpointError(f"{name}: found a damaged or foreign file ({refusal(error)}), {EXPECTED}") from error
     return SavedModel(str(path), version, fields, weights, variables)
 
 
@@ -111,7 +112,7 @@ def _fields(blob: bytes, where: str) -> dict[str, Any]:
     try:
         fields = json.loads(blob)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where}: found no JSON ({_first_line(error)}), expected it") from error
+        raise CheckpointError(f"{where}: found no JSON ({refusal(error)}), expected it") from error
     if not isinstance(fields, dict):
         raise CheckpointError(f"{where}: found {type(fields).__name__}, expected an object of fields")
     return {key: _readable(value) for key, value in fields.items()}
@@ -133,7 +134,7 @@ def _tensors(blob: bytes, where: str) -> dict[str, Tensor]:
         _check_zip(blob)
         tensors = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises different types for different kinds of damage
-        reason = _first_line(error)
+        reason = refusal(error)
         raise CheckpointError(f"{where}: found a damaged or hostile file ({reason}), expected tensors alone") from error
     if not isinstance(tensors, dict):
         raise CheckpointError(f"{where}: found {type(tensors).__name__}, expected a dictionary of tensors")
@@ -177,10 +178,9 @@ def _check_kind(key: Any, tensor: Any, where: str) -> None:
 def _checked(key: str, tensor: Tensor, where: str) -> Tensor:
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise CheckpointError(f"{where}, {key}: found shape {tuple(tensor.shape)}, more numbers than the file holds")
-    if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
-        raise CheckpointError(f"{where}, {key}: found {tensor.dtype} or NaN or infinity, expected finite numbers")
+    if not tensor.is_floating_point():
+        expected = "floating-point numbers, as all weights of the classes that are read"
+        raise CheckpointError(f"{where}, {key}: found {tensor.dtype}, expected {expected}")
+    if not bool(tensor.isfinite().all()):
+        raise CheckpointError(f"{where}, {key}: found NaN or infinity, expected finite numbers")
     return tensor.detach().to(torch.float32)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

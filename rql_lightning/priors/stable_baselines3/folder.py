@@ -46,8 +46,12 @@ def files_of(path: Path) -> Files:
     if len(models) != 1:
         found = ", ".join(each.name for each in models) or "no zip with an entry policy.pth"
         raise CheckpointError(f"prior {path}: found {found}, expected the path of one model")
-    statistics = [path / name for name in STATISTICS if (path / name).is_file()]
-    return Files(models[0], statistics[0] if statistics else None, _task(path / "args.yml"))
+    return Files(models[0], statistics_in(path), _task(path / "args.yml"))
+
+
+def statistics_in(folder: Path) -> Path | None:
+    """Return the file of ``VecNormalize`` in a folder, or ``None``."""
+    return next((folder / name for name in STATISTICS if (folder / name).is_file()), None)
 
 
 def _has_policy(path: Path) -> bool:

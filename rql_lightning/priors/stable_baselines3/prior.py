@@ -21,7 +21,7 @@ from rql_lightning.priors.base import Prior, as_float, is_positive
 from rql_lightning.priors.stable_baselines3.actor import actor_of
 from rql_lightning.priors.stable_baselines3.architecture import Architecture, ContinuousNetwork, DiscreteNetwork
 from rql_lightning.priors.stable_baselines3.archive import SavedModel, read_model
-from rql_lightning.priors.stable_baselines3.folder import files_of
+from rql_lightning.priors.stable_baselines3.folder import files_of, statistics_in
 from rql_lightning.priors.stable_baselines3.normalization import (
     INSTEAD,
     Normalization,
@@ -94,7 +94,8 @@ class StableBaselines3Prior(Prior):
         self.temperature = (
             _entropy_coefficient(model) if found.architecture.algorithm == MAXIMUM_ENTROPY else temperature
         )
-        self._say(model, found.default_activation)
+        assumed = statistics is None and found.architecture.algorithm != ON_POLICY
+        self._say(model, found.default_activation, assumed)
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> StableBaselines3Prior:
@@ -214,14 +215,18 @@ class StableBaselines3Prior(Prior):
         where = f"{self.origin()}, vec_normalize"
         return None if statistics is None else Normalization.of(statistics, inputs, where)
 
-    def _say(self, model: SavedModel, default_activation: bool) -> None:
+    def _say(self, model: SavedModel, default_activation: bool, not_normalized: bool) -> None:
         """Log what was read; a warning where the file does not say what was assumed."""
         architecture = self.architecture
         widths = "-".join(map(str, architecture.sizes))
         note = ", the default of its class" if default_activation else ""
         normalized = ", observations normalised" if self.normalization is not None else ""
+        if not_normalized:
+            beside = statistics_in(Path(model.path).parent)
+            unused = "" if beside is None else f" ({beside.name} beside it is not applied: vec_normalize names it)"
+            normalized = f", observations taken as not normalised{unused}"
         logging.getLogger(__name__).log(
-            logging.WARNING if default_activation else logging.INFO,
+            logging.WARNING if default_activation or not_normalized else logging.INFO,
             f"{self.origin()}: {architecture.algorithm} of Stable-Baselines3 {model.version}, layers {widths}, "
             f"activation {architecture.activation}{note}{normalized}",
         )
