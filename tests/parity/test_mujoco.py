@@ -28,6 +28,13 @@ def ours(name: str) -> str:
 
 
 @EACH
+def test_the_camera_follows_unless_another_is_asked_for(name):
+    assert gym.make(ours(name)).unwrapped.camera_name == "track"
+    other = gym.make(ours(name), camera_id=0).unwrapped
+    assert (other.camera_id, other.camera_name) == (0, None)
+
+
+@EACH
 def test_episodes_are_gymnasiums_and_add_on_rewards_the_specifications(name, record, sample_actions):
     base = gym.make(f"{name}-v5")
     actions = sample_actions(base, 60)

@@ -163,7 +163,11 @@ def test_wishes_with_an_import_path_are_named():
     ("function", "error", "message"),
     [
         (lambda *step: {"basic_reward": 1.0}, EnvironmentContractError, r"^add_on_reward .*\{'basic_reward'.*a number"),
-        (lambda *step: step[3]["basic_reward"], EnvironmentContractError, r"KeyError: 'basic_reward', at .* \(.*must not"),
+        (
+            lambda *step: step[3]["basic_reward"],
+            EnvironmentContractError,
+            r"KeyError: 'basic_reward', at .* \(.*must not",
+        ),
         (lambda *step: float("nan"), EnvironmentContractError, "found nan .*a finite number"),
         (
             lambda *step: 1 / 0,
