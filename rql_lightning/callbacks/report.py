@@ -12,6 +12,7 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from rql_lightning.callbacks.run_folder import report_failure, run_folder, writing
+from rql_lightning.envs.registration import UNNAMED_IDS
 from rql_lightning.reporting.console import console, print_line
 from rql_lightning.reporting.figures import curves_figure, distribution_figure
 from rql_lightning.reporting.histograms import histograms, write_histograms
@@ -115,7 +116,8 @@ def print_summaries(
     data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
     metric = None if data.customization.metric is None else data.customization.metric.name
     known = {name: summary for name, summary in columns.items() if summary is not None}
-    console().print(results_table(f"{data.env}: {title}", known, metric))
+    task = data.env.partition("/")[2] if data.env.startswith(UNNAMED_IDS) else data.env
+    console().print(results_table(f"{task}: {title}", known, metric))
     if path is not None:
         print_line(f"metrics: {path}")
 

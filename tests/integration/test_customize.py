@@ -234,6 +234,7 @@ def test_it_is_repeated_if_the_policy_leaves_its_prior(tmp_path, own_ids, monkey
     assert second["omega_prime"] == 2 * first["omega_prime"] and first["alpha_hat"] == second["alpha_hat"] == 0.7
     assert result.folder.name == "version_1" and result.policy.omega_prime == second["omega_prime"]
     said = capsys.readouterr().out
+    assert "\nCartPole-v1: after training" in said and "customized-" not in said  # the id of the call
     assert f"once more, with omega_prime {second['omega_prime']:.3g}" in said and "give an omega_prime larger" in said
 
 
