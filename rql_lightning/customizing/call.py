@@ -169,6 +169,8 @@ def _choose(known: KnownPrior, task: WishedTask, given: _Given) -> Choice:
     gamma = next(each for each in (given.gamma, known.gamma, default_of(task.env, "gamma")) if each is not None)
     total_frames = given.total_frames or default_of(task.env, "total_frames")
     settled = given.omega_prime not in (None, "auto") and task.max_episode_steps is not None
+    if not settled and known.prior.can_act:
+        print_line("sampling episodes of the prior, to see how large the add-on return is")
     returns = None if settled else measure(known.prior, task, gamma)
     weight = choose_weight(given.omega_prime, known.prior, returns)
     expected = "a number > 0: alpha_hat is omega_prime by default, and a temperature of 0 has no policy"
