@@ -63,7 +63,8 @@ def require(condition: bool, name: str, found: Any, expected: str) -> None:
 def described(error: Exception) -> str:
     """Return the class of an error of the user's code, what it says and where it was raised, in one line."""
     said = " ".join(f"{type(error).__name__}: {error}".split())
-    frames = traceback.extract_tb(error.__traceback__)
+    every = traceback.extract_tb(error.__traceback__)
+    frames = [each for each in every if "site-packages" not in each.filename] or every
     return f"{said}, at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else said
 
 

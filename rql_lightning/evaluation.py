@@ -19,6 +19,24 @@ MAX_STEPS = 100_000
 """Default bound on the steps of an episode; an episode that has not ended by then is an error."""
 
 
+class EndlessEpisodeError(EnvironmentContractError):
+    """An episode does not end within the bound on its steps.
+
+    Args:
+        env: Gymnasium id of the environment.
+        seed: Seed of the episode.
+        max_steps: Bound on the steps of an episode.
+        note: What else the user can do.
+    """
+
+    def __init__(self, env: str, seed: int, max_steps: int, note: str = "") -> None:
+        self.about = (env, seed, max_steps)
+        super().__init__(
+            f"{env}, seed {seed}: found an episode that has not ended after {max_steps:,} steps, expected it to "
+            f"terminate or be truncated; env_kwargs.max_episode_steps cuts episodes short{note}"
+        )
+
+
 @dataclass
 class Episodes:
     """Finished episodes.
@@ -184,7 +202,7 @@ class EpisodeRun:
     def _check_length(self, unfinished: np.ndarray) -> None:
         endless = np.flatnonzero(unfinished & (self.running[:, 1] >= self.max_steps))
         if len(endless):
-            raise endless_episode(self.name, self.seeds[self.episode[endless[0]]], self.max_steps)
+            raise EndlessEpisodeError(self.name, self.seeds[self.episode[endless[0]]], self.max_steps)
 
     def _restart(self, done: np.ndarray, active: np.ndarray) -> Any:
         """Enter finished episodes into the table and start waiting ones in their place."""
@@ -222,20 +240,6 @@ def readable_state(decider: Decider, env: VectorEnv, observation: Any, name: str
             f"{name}: found an environment whose state cannot be read ({error}), expected one with get_state, which "
             f"{type(decider).__name__} needs to decide"
         ) from error
-
-
-def endless_episode(env: str, seed: int, max_steps: int) -> EnvironmentContractError:
-    """Create the error for an episode that does not end within the bound on its steps.
-
-    Args:
-        env: Gymnasium id of the environment.
-        seed: Seed of the episode.
-        max_steps: Bound on the steps of an episode.
-    """
-    return EnvironmentContractError(
-        f"{env}, seed {seed}: found an episode that has not ended after {max_steps:,} steps, expected it to terminate "
-        "or be truncated; env_kwargs.max_episode_steps cuts episodes short"
-    )
 
 
 def _sorted(recorded: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

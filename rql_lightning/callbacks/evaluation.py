@@ -27,7 +27,7 @@ from rql_lightning.callbacks.run_folder import run_folder
 from rql_lightning.callbacks.signals import Stopped, prompt_signals
 from rql_lightning.data.replay import EVALUATION_SEEDS, ReplayDataModule
 from rql_lightning.errors import require
-from rql_lightning.evaluation import MAX_STEPS, EpisodeRun, Episodes
+from rql_lightning.evaluation import MAX_STEPS, EndlessEpisodeError, EpisodeRun, Episodes
 from rql_lightning.policies import Decider
 from rql_lightning.reporting.console import console, print_line
 
@@ -213,6 +213,9 @@ class EvaluationCallback(pl.Callback):
             )
             try:
                 return self._running.episodes()
+            except EndlessEpisodeError as error:
+                note = ", evaluation.max_episode_steps is this bound"
+                raise EndlessEpisodeError(*error.about, note) from error
             finally:
                 env.close()
 

@@ -19,16 +19,18 @@ TOLERANCE = 2.0
 """Largest divergence that is accepted, as a multiple of the one that ω′ was chosen for to leading order."""
 
 
-def accepted_divergence(given: Any, weight: float) -> float:
-    """Return the largest KL(π̂ ‖ π) that the choice of ω′ allows, in nats per step; ∞ for an ω′ of the user's.
+def accepted_divergence(omega_prime: Any, alpha_hat: float | None) -> float:
+    """Return the largest KL(π̂ ‖ π) that the choice of ω′ allows, in nats per step; ∞ if ω′ or α̂ is the user's.
+
+    At a fixed α̂, a larger ω′ makes the policy sharper than its prior, not closer to it.
 
     Args:
-        given: What the user has asked for: a number, ``"auto"``, or ``None`` for the prior's temperature.
-        weight: ω′; 0 is the wish alone.
+        omega_prime: What the user has asked for: a number, ``"auto"``, or ``None`` for the prior's temperature.
+        alpha_hat: What the user has asked for: a number, or ``None`` for that of ω′.
     """
-    if given == "auto":
-        return TOLERANCE * MODERATE
-    return TOLERANCE * STRONG if given is None and weight > 0 else math.inf
+    if alpha_hat is not None or omega_prime not in (None, "auto"):
+        return math.inf
+    return TOLERANCE * (MODERATE if omega_prime == "auto" else STRONG)
 
 
 def train_until_accepted(choice: Choice, accepted: float, train: Callable[[Choice], Any]) -> Any:
@@ -53,18 +55,13 @@ def train_until_accepted(choice: Choice, accepted: float, train: Callable[[Choic
         if attempt == ATTEMPTS:
             print_line(f"{found}: give an omega_prime larger than {choice.omega_prime:.3g}")
             return finished
-        print_line(f"{found}: once more, with omega_prime {FACTOR * choice.omega_prime:.3g}")
-        choice, attempt = _closer(choice), attempt + 1
+        weight = FACTOR * choice.omega_prime
+        print_line(f"{found}: once more, with omega_prime and alpha_hat {weight:.3g}")
+        choice, attempt = replace(choice, omega_prime=weight, alpha_hat=weight), attempt + 1
+        finished = None  # with its replay buffer, before there is another
 
 
 def _divergence(path: Path) -> float:
     """Return KL(π̂ ‖ π) in nats per step from a file of metrics; −∞ if it is not known."""
     known = read_metrics(path).get("kl_to_prior") if path.is_file() else None
     return -math.inf if known is None or math.isnan(known) else float(known)
-
-
-def _closer(choice: Choice) -> Choice:
-    """Return the settings with a larger ω′, and α̂ equal to it if it was."""
-    weight = FACTOR * choice.omega_prime
-    tied = choice.alpha_hat == choice.omega_prime
-    return replace(choice, omega_prime=weight, alpha_hat=weight if tied else choice.alpha_hat)

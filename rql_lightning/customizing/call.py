@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,9 @@ def customize(
             command line, such as my_task.wish. null for an id with an add-on reward of its own.
         omega_prime: Weight of the prior's log-likelihood; a larger one stays closer to the prior. null stands for the
             temperature that the prior was trained at, which not every prior has, and for more if the add-on reward is
-            large beside it; auto for a weight that suits the size of the add-on reward. If it is not a number, training
-            is repeated with twice the weight while the policy is too far from its prior.
+            large beside it; auto for a weight that suits the size of the add-on reward. If neither it nor alpha_hat is
+            a number, training is repeated with twice the weight, at most three times, while the policy is too far from
+            its prior.
         alpha_hat: Temperature of the customised policy; null for omega_prime, which is KL-regularised reinforcement
             learning towards the prior.
         temperature: Temperature of the Boltzmann policy of Q-values, for models of DQN and QR-DQN, which require it.
@@ -70,7 +71,7 @@ def customize(
             file does not name it.
         vec_normalize: Path of the file of VecNormalize that a model of Stable-Baselines3 was trained with; null for the
             one in the folder of such a model, if it is given by its folder.
-        total_frames: Training budget in environment frames; null for 100,000; for Highway and Parking of this
+        total_frames: Budget of a training in environment frames; null for 100,000; for Highway and Parking of this
             library, for 300,000 and 600,000.
         num_envs: Number of environments stepped together; null for as many as suit the length of episodes.
         gamma: Discount factor; null for that in the prior's file, if there is one, else 0.99.
@@ -116,13 +117,14 @@ def customize(
         with without_repetitions(StableBaselines3Prior.__module__):
             task = read_task(env, add_on_reward, env_kwargs)
             known = _read(prior, task, options)
+            outputs = replace(outputs, video=outputs.video and task.can_be_filmed())
             choice = _choose(known, task, chosen)
             note = note_of(known, task)
 
             def train(choice: Choice) -> Any:
                 return run({"subcommand": "fit", "fit": config_of(choice, known, task, outputs)}, command, note)
 
-            accepted = accepted_divergence(chosen.omega_prime, choice.omega_prime)
+            accepted = accepted_divergence(chosen.omega_prime, chosen.alpha_hat)
             finished = train_until_accepted(choice, accepted, train)
     finally:
         torch.set_num_threads(threads)
@@ -168,7 +170,8 @@ def _choose(known: KnownPrior, task: WishedTask, given: _Given) -> Choice:
     """Choose what the user has not chosen, and tell what it is."""
     gamma = next(each for each in (given.gamma, known.gamma, default_of(task.env, "gamma")) if each is not None)
     total_frames = given.total_frames or default_of(task.env, "total_frames")
-    settled = given.omega_prime not in (None, "auto") and task.max_episode_steps is not None
+    bounded = task.max_episode_steps is not None or given.num_envs is not None
+    settled = given.omega_prime not in (None, "auto") and bounded
     if not settled and known.prior.can_act:
         print_line("sampling episodes of the prior, to see how large the add-on return is")
     returns = None if settled else measure(known.prior, task, gamma)

@@ -20,7 +20,7 @@ class Outputs:
         folder: Folder of runs.
         seed: Seed of the run.
         episodes: Number of evaluation episodes.
-        video: Whether to film an episode, where the environment renders.
+        video: Whether to film an episode.
         progress: Whether to show a progress bar.
     """
 
@@ -52,7 +52,7 @@ def config_of(choice: Choice, known: KnownPrior, task: WishedTask, outputs: Outp
             "every_n_frames": interval,
         },
         "checkpoint": {"every_n_frames": interval},
-        "video": {"episodes": int(outputs.video and task.can_be_filmed())},
+        "video": {"episodes": int(outputs.video)},
     }
 
 

@@ -68,7 +68,7 @@ class Customized:
                 be written.
         """
         source, target = self.folder / "report.html", Path(path_of("path", path))
-        require(target.suffix in PAGES, "path", str(target), f"a file that ends in {' or '.join(PAGES)}")
+        require(target.suffix.lower() in PAGES, "path", str(target), f"a file that ends in {' or '.join(PAGES)}")
         if not source.is_file():
             raise OutputError(f"{source}: found no such file, expected the report of the run")
         self._check_new(target)

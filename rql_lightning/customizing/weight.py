@@ -27,8 +27,8 @@ GENTLE, MODERATE, STRONG = 0.05, 0.5, 5.0
 """Divergences from the prior in nats per step to leading order, for suggestions."""
 
 UNKNOWN = (
-    "the prior cannot be sampled, so that nothing can be measured; it is the add-on return that is worth one nat of "
-    "difference from the prior, so that a tenth of what an episode can gain is a start"
+    "the prior cannot be sampled, so that nothing can be measured; omega_prime is the add-on return that is worth one "
+    "nat of difference from the prior, so that a tenth of what an episode can gain is a start"
 )
 
 Weight = float | Literal["auto"]

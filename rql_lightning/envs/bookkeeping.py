@@ -138,7 +138,11 @@ class Bookkeeping:
         """A copy in float64: numbers of this shape, finite; ``index`` is the environment, ``None`` for all of them."""
         try:
             given = np.asarray(values)
-            result = given.astype(np.float64) if given.dtype.kind in "biuf" else None
+            # NumPy would take None for NaN, and read text.
+            numeric = given.dtype.kind in "biuf" or not any(
+                each is None or isinstance(each, str) for each in given.flat
+            )
+            result = given.astype(np.float64) if numeric else None
         except (RuntimeError, TypeError, ValueError):  # a tensor with a gradient, a list of different lengths
             result = None
         if result is None:

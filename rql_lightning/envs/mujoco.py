@@ -89,7 +89,7 @@ def _make(name: str, base: str, **settings: Any) -> gym.Env[Any, Any]:
         raise ConfigurationError(f"env: found {name} and no installation of mujoco, expected {expected}")
     without = settings.get(POSITIONS, True)
     require(without is True, POSITIONS, without, "True: the add-on reward reads observations without positions")
-    if not {"camera_id", "camera_name"} & settings.keys():
+    if not {"camera_id", "camera_name", "default_camera_config"} & settings.keys():
         settings["camera_name"] = "track"  # Gymnasium's default stands still, and what runs leaves the picture
     return gym.make(base, max_episode_steps=-1, disable_env_checker=True, **settings)
 

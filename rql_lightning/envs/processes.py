@@ -22,7 +22,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 
 from rql_lightning.envs.transition import copied
 from rql_lightning.envs.vector import with_plain_reward
-from rql_lightning.errors import EnvironmentContractError
+from rql_lightning.errors import EnvironmentContractError, described
 
 PATIENCE = 5.0
 """Seconds that processes have to close their environments before they are killed, and to report an error."""
@@ -192,8 +192,7 @@ def _described(error: Exception) -> str:
     """What an error says, with its class unless it is already an error of the contract."""
     if isinstance(error, EnvironmentContractError):
         return str(error)
-    name = type(error).__name__
-    return f"found {name}: {error}" if str(error) else f"found {name}"
+    return f"found {described(error)}"
 
 
 def _make_in_process(parent: int, make: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:

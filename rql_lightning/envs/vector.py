@@ -105,24 +105,26 @@ class _PlainReward(gym.Wrapper[Any, Any, Any, Any]):
         try:
             return self.env.reset(seed=seed, options=options)
         except Exception as error:
-            raise self._named(error, "reset") from error
+            self._refuse(error, "reset")
+            raise
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         try:
             result = self.env.step(action)
         except Exception as error:
-            raise self._named(error, "step") from error
+            self._refuse(error, "step")
+            raise
         if isinstance(result[1], float):
             return result
         observation, reward, *rest = result
         return observation, self._number(reward), *rest
 
-    def _named(self, error: Exception, where: str) -> Exception:
-        """Return the error with the environment's name."""
+    def _refuse(self, error: Exception, where: str) -> None:
+        """Raise an error that names the environment, unless it has no name or the error says what is wrong."""
         if self._name is None or isinstance(error, RqlError):
-            return error
-        kind = type(self.unwrapped).__name__
-        return EnvironmentContractError(f"{self._name}, {where} of {kind}: found {described(error)}, expected no error")
+            return
+        what = f"{self._name}, {where} of {type(self.unwrapped).__name__}"
+        raise EnvironmentContractError(f"{what}: found {described(error)}, expected no error") from error
 
     def _number(self, reward: Any) -> float:
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from rql_lightning.errors import ConfigurationError, RqlError, require
+from rql_lightning.errors import ConfigurationError, RqlError
 from rql_lightning.policies.decision import Decision
 from rql_lightning.policies.families import Family
 from rql_lightning.spaces import ActionBounds, as_elements, space_to_data
@@ -165,31 +166,30 @@ class Policy(nn.Module):
 
     def _checked(self, observation: Any) -> Tensor:
         """Convert observations of a caller, as :meth:`as_input`, and refuse those that the policy cannot have."""
-        try:
-            tensor = self.as_input(observation)
-        except RqlError:
-            raise
-        except (RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigurationError(f"observation: found no numbers ({reason}), expected an array") from error
-        shape = tuple(self.observation_space.shape or ())
-        found = tuple(tensor.shape)
-        fits = len(found) >= len(shape) and found[len(found) - len(shape) :] == shape
-        batch = ", ".join(["N", *map(str, shape)])
-        require(fits, "observation", found, f"an array of shape {shape}, or of a batch ({batch})")
-        require(bool(tensor.isfinite().all()), "observation", observation, "finite numbers")
+        tensor = _converted("observation", observation, self.as_input)
+        shape, found = tuple(self.observation_space.shape or ()), tuple(tensor.shape)
+        if found[len(found) - len(shape) :] != shape:
+            batch = ", ".join(["N", *map(str, shape)])
+            _refuse("observation", f"shape {found}", f"an array of shape {shape}, or of a batch ({batch})")
+        if not torch.compiler.is_compiling():
+            _require_all(tensor.isfinite(), "observation", tensor, "finite numbers")
         return tensor
 
     def _checked_action(self, action: Any, observation: Tensor) -> Tensor:
         """Convert actions of a caller, one for each of the observations."""
-        taken = torch.as_tensor(action, device=observation.device)
+        taken = _converted("action", action, lambda given: torch.as_tensor(given, device=observation.device))
         batch = observation.shape[: observation.dim() - len(self.observation_space.shape or ())]
         expected = (*batch, *(self.action_space.shape or ()))
-        require(tuple(taken.shape) == expected, "action", tuple(taken.shape), f"an array of shape {expected}")
-        if self.bounds is None:
-            size = int(self.action_space.n)
-            valid = bool(((taken >= 0) & (taken < size) & (taken == taken.round())).all())
-            require(valid, "action", action, f"integers in [0, {size - 1}]")
+        if tuple(taken.shape) != expected:
+            _refuse("action", f"shape {tuple(taken.shape)}", f"an array of shape {expected}, one for each observation")
+        if torch.compiler.is_compiling():
+            return taken
+        if self.bounds is not None:
+            _require_all(taken.isfinite(), "action", taken, "finite numbers")
+            return taken
+        size, number = int(self.action_space.n), taken.to(torch.float64)
+        valid = (number >= 0) & (number < size) & (number % 1 == 0)
+        _require_all(valid, "action", taken, f"an integer in [0, {size - 1}]")
         return taken
 
     def as_input(self, observation: Any) -> Tensor:
@@ -205,3 +205,27 @@ class Policy(nn.Module):
         shape = self.observation_space.shape or ()
         batch = observation.shape[: observation.dim() - len(shape)]
         return observation.reshape(*batch, math.prod(shape))
+
+
+def _converted(name: str, given: Any, convert: Callable[[Any], Tensor]) -> Tensor:
+    """Convert what a caller gives to a tensor."""
+    try:
+        return convert(given)
+    except RqlError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"{name}: found {type(given).__name__} ({reason}), expected an array of numbers"
+        ) from error
+
+
+def _require_all(valid: Tensor, name: str, given: Tensor, expected: str) -> None:
+    """Refuse a batch in which a number is not valid; names the first such number."""
+    if not bool(valid.all()):
+        index = int(valid.reshape(-1).long().argmin())
+        _refuse(name, f"{given.reshape(-1)[index].item()}", expected)
+
+
+def _refuse(name: str, found: str, expected: str) -> NoReturn:
+    raise ConfigurationError(f"{name}: found {found}, expected {expected}")

@@ -218,24 +218,27 @@ def test_a_prior_that_is_an_object(tmp_path, own_ids, functions):
 
 
 def test_it_is_repeated_if_the_policy_leaves_its_prior(tmp_path, own_ids, monkeypatch, capsys):
-    """With objects that no config can name, and one number of two that is the user's."""
+    """With objects that no config can name."""
     monkeypatch.setattr("rql_lightning.customizing.attempts.TOLERANCE", 1e-9)
     monkeypatch.setattr("rql_lightning.customizing.attempts.ATTEMPTS", 2)
     monkeypatch.setattr("rql_lightning.customizing.fitted.UPDATES", 50)  # any number will do
     prior = FunctionPrior(lambda observation, action: torch.full((len(observation),), -math.log(2.0)))
     settings = {**SMALL, "env_kwargs": {"max_episode_steps": 50}, "video": False, "omega_prime": "auto"}
     result = rql_lightning.customize(
-        prior, "CartPole-v1", lambda *step: -abs(float(step[2][0])), alpha_hat=0.7, folder=tmp_path, **settings
+        prior, "CartPole-v1", lambda *step: -abs(float(step[2][0])), folder=tmp_path, **settings
     )
     configs = [
         yaml.safe_load((result.folder.with_name(f"version_{each}") / "config.yaml").read_text()) for each in (0, 1)
     ]
     first, second = (each["model"]["init_args"] for each in configs)
-    assert second["omega_prime"] == 2 * first["omega_prime"] and first["alpha_hat"] == second["alpha_hat"] == 0.7
+    assert second["omega_prime"] == second["alpha_hat"] == 2 * first["omega_prime"] == 2 * first["alpha_hat"]
     assert result.folder.name == "version_1" and result.policy.omega_prime == second["omega_prime"]
     said = capsys.readouterr().out
     assert "\nCartPole-v1: after training" in said and "customized-" not in said  # the id of the call
-    assert f"once more, with omega_prime {second['omega_prime']:.3g}" in said and "give an omega_prime larger" in said
+    assert (
+        f"once more, with omega_prime and alpha_hat {second['omega_prime']:.3g}" in said
+        and "give an omega_prime larger" in said
+    )
 
 
 def test_continuous_actions_from_samples(tmp_path, own_ids):

@@ -32,6 +32,7 @@ def test_the_camera_follows_unless_another_is_asked_for(name):
     assert gym.make(ours(name)).unwrapped.camera_name == "track"
     other = gym.make(ours(name), camera_id=0).unwrapped
     assert (other.camera_id, other.camera_name) == (0, None)
+    assert gym.make(ours(name), default_camera_config={"distance": 9.0}).unwrapped.camera_name is None
 
 
 @EACH

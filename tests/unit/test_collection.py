@@ -365,7 +365,7 @@ def test_environments_are_closed_after_an_exception(fit, typed, error):
     settings = {"num_envs": 4, "frames_per_batch": 8, "batch_size": 4, "updates_per_batch": 2, "warm_up_frames": 0}
     kwargs = {"observation_space": numbers("float32"), "late_error": error}
     data = ReplayDataModule(env=typed, reward="basic", env_kwargs=kwargs, total_frames=32, **settings)
-    with pytest.raises((RuntimeError, SystemExit)):
+    with pytest.raises((EnvironmentContractError, SystemExit)):
         fit(SoftQLearning(hidden_sizes=[4]), data)
     assert len(Typed.opened) == 1 + 4 and all(env.closed for env in Typed.opened)
 

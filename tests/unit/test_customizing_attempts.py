@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,13 @@ from rql_lightning.customizing.defaults import Choice
 
 def choice(omega_prime: float = 0.18, alpha_hat: float = 0.18) -> Choice:
     return Choice("ResidualSoftQLearning", 1000, 8, 0.99, omega_prime, alpha_hat)
+
+
+class Finished:
+    """What is read of a finished command line."""
+
+    def __init__(self, path: Path) -> None:
+        self.run = SimpleNamespace(path=path)
 
 
 class Trainings:
@@ -32,7 +40,7 @@ class Trainings:
         divergence = self.divergences[min(number, len(self.divergences) - 1)]
         if divergence != "no file":
             (path / "metrics.json").write_text(json.dumps({"episodes": 4, "kl_to_prior": divergence}))
-        return SimpleNamespace(run=SimpleNamespace(path=path))
+        return Finished(path)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +66,23 @@ def test_the_weight_is_doubled_until_the_policy_is_close(divergences, accepted, 
     assert any("give an omega_prime larger than 1.44" in line for line in said) == (len(weights) == 4)
 
 
-def test_a_temperature_of_the_users_stays(tmp_path):
-    trainings = Trainings(tmp_path, [2.8, 0.1])
-    train_until_accepted(choice(alpha_hat=0.5), 1.0, trainings)
-    assert [each.alpha_hat for each in trainings.choices] == [0.5, 0.5]
+def test_an_attempt_is_forgotten_before_the_next_one(tmp_path):
+    """It holds a replay buffer."""
+    trainings, finished = Trainings(tmp_path, [2.8, 2.8, 0.1]), []
+
+    def train(choice: Choice) -> Any:
+        assert all(each() is None for each in finished)
+        result = trainings(choice)
+        finished.append(weakref.ref(result))
+        return result
+
+    train_until_accepted(choice(), 1.0, train)
+    assert len(finished) == 3
 
 
-def test_a_weight_of_the_users_is_never_changed():
-    assert accepted_divergence(0.18, 0.18) == accepted_divergence(0, 0.0) == math.inf
-    assert accepted_divergence("auto", 0.18) == 1.0 and accepted_divergence(None, 0.18) == 10.0
-    assert accepted_divergence(None, 0.0) == math.inf  # a prior at temperature 0: twice 0 is 0
+@pytest.mark.parametrize(
+    ("omega_prime", "alpha_hat", "accepted"),
+    [("auto", None, 1.0), (None, None, 10.0), (0.18, None, math.inf), ("auto", 0.18, math.inf), (0, None, math.inf)],
+)
+def test_numbers_of_the_users_are_never_changed(omega_prime, alpha_hat, accepted):
+    assert accepted_divergence(omega_prime, alpha_hat) == accepted

@@ -256,14 +256,23 @@ def test_observations_that_the_policy_cannot_have(given, name):
             call(given(size))
 
 
-def test_numbers_that_are_none(observation=(0.0, math.nan, 0.0, 0.0)):
-    with pytest.raises(ConfigurationError, match=r"^observation: .* expected finite numbers"):
-        load_policy(SHIPPED).act(np.array(observation))
+def test_observations_with_nan_are_refused_in_one_line():
+    observation = np.zeros((40, 4))
+    observation[7, 1] = math.nan
+    with pytest.raises(ConfigurationError, match=r"^observation: found nan, expected finite numbers$"):
+        load_policy(SHIPPED).act(observation)
+
+
+def test_log_probabilities_of_truth_values_are_those_of_integers():
+    policy, observation = load_policy(SHIPPED), np.zeros((2, 4))
+    taken = policy.log_prob(observation, np.array([True, False]))
+    np.testing.assert_array_equal(taken, policy.log_prob(observation, np.array([1, 0])))
 
 
 @pytest.mark.parametrize(
     ("name", "action"),
-    [(SHIPPED, 2), (SHIPPED, -1), (SHIPPED, 0.5), (SHIPPED, [0]), ("pretrained:mountain-car-rl", 0.1)],
+    [(SHIPPED, 2), (SHIPPED, -1), (SHIPPED, 0.5), (SHIPPED, [0]), (SHIPPED, "left"), (SHIPPED, None)]
+    + [("pretrained:mountain-car-rl", each) for each in (0.1, [math.nan])],
 )
 def test_actions_that_the_environment_does_not_have(name, action):
     policy = load_policy(name)

@@ -149,7 +149,7 @@ def test_each_environment_has_a_process_and_all_are_gone_after_closing():
 
 def test_an_error_names_the_environment_and_closing_still_works():
     env = failing()
-    expected = r"^environment 1 of Failing-v0: found ValueError: no such joint$"
+    expected = r"^environment 1 of Failing-v0: found ValueError: no such joint, at "
     with pytest.raises(EnvironmentContractError, match=expected) as error:
         env.step(told(0, 1, 1))
     assert "in step" in str(error.value.__cause__), "where it happened"
@@ -166,7 +166,9 @@ def test_an_error_names_the_environment_and_closing_still_works():
 def test_an_error_that_cannot_be_sent_names_the_environment_too(action, kind):
     with (
         closing(failing()) as env,
-        pytest.raises(EnvironmentContractError, match=rf"^environment 1 of Failing-v0: found {kind}: no such joint$"),
+        pytest.raises(
+            EnvironmentContractError, match=rf"^environment 1 of Failing-v0: found {kind}: no such joint, at "
+        ),
     ):
         env.step(told(0, action, 0))
 
@@ -179,7 +181,7 @@ def test_an_error_that_never_arrives_ends_the_step(monkeypatch):
 
 
 def test_an_error_is_named_although_its_process_ends_before_the_others_answer():
-    expected = r"^environment 0 of Failing-v0: found ValueError: no such joint$"
+    expected = r"^environment 0 of Failing-v0: found ValueError: no such joint, at "
     with closing(failing(processes=3)) as env, pytest.raises(EnvironmentContractError, match=expected):
         env.step(told(1, 7, 7))
 
@@ -295,7 +297,7 @@ def test_a_run_collects_the_same_frames(fit):
 def test_a_run_whose_environment_fails_leaves_no_process_behind(fit, collapsing):
     data = ReplayDataModule(processes=1, **{**SMALL, "env": collapsing})
     with pytest.raises(
-        EnvironmentContractError, match=rf"^environment 0 of {collapsing}: found RuntimeError: fell over$"
+        EnvironmentContractError, match=rf"^environment 0 of {collapsing}: found RuntimeError: fell over, at "
     ):
         fit(SoftActorCritic(hidden_sizes=[8]), data)
     assert not workers()

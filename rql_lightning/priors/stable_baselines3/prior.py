@@ -223,7 +223,7 @@ class StableBaselines3Prior(Prior):
         normalized = ", observations normalised" if self.normalization is not None else ""
         if not_normalized:
             beside = statistics_in(Path(model.path).parent)
-            unused = "" if beside is None else f" ({beside.name} beside it is not applied: vec_normalize names it)"
+            unused = "" if beside is None else f" ({beside.name} beside it is not applied; vec_normalize applies it)"
             normalized = f", observations taken as not normalised{unused}"
         logging.getLogger(__name__).log(
             logging.WARNING if default_activation or not_normalized else logging.INFO,
