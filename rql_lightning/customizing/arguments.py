@@ -82,6 +82,22 @@ def path_of(name: str, value: Any) -> str:
     return str(text)
 
 
+def file_options(temperature: Any, scale: Any, activation: Any, vec_normalize: Any) -> dict[str, Any]:
+    """Return what a file of Stable-Baselines3 may lack, as arguments of its prior; ``None`` for what is not given.
+
+    Raises:
+        ConfigurationError: If a number is not > 0, or the others are no name and no path.
+    """
+    expected = "the name of a class of torch.nn, such as Tanh"
+    require(activation is None or isinstance(activation, str), "activation", activation, expected)
+    return {
+        "temperature": positive("temperature", temperature),
+        "scale": positive("scale", scale),
+        "activation": activation,
+        "vec_normalize": None if vec_normalize is None else path_of("vec_normalize", vec_normalize),
+    }
+
+
 def environment_arguments(given: Any) -> dict[str, Any]:
     """Return the arguments of the environment: NumPy's numbers and arrays, and tuples, as numbers and lists of Python.
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rql_lightning.callbacks.quiet import without_repetitions
-from rql_lightning.customizing.arguments import discount, integer, path_of, positive, switch, weight_of
+from rql_lightning.customizing.arguments import discount, file_options, integer, path_of, positive, switch, weight_of
 from rql_lightning.customizing.attempts import accepted_divergence, train_until_accepted
 from rql_lightning.customizing.config import Outputs, config_of, note_of
 from rql_lightning.customizing.defaults import Choice, algorithm_of, default_num_envs, default_of
@@ -97,12 +97,7 @@ def customize(
         None if num_envs is None else integer("num_envs", num_envs, 1),
         discount(gamma),
     )
-    options: dict[str, Any] = {
-        "temperature": positive("temperature", temperature),
-        "scale": positive("scale", scale),
-        "activation": activation,
-        "vec_normalize": None if vec_normalize is None else path_of("vec_normalize", vec_normalize),
-    }
+    options = file_options(temperature, scale, activation, vec_normalize)
     outputs = Outputs(
         path_of("folder", folder),
         integer("seed", seed, 0, 2**32 - 1),
