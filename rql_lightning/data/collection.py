@@ -92,9 +92,8 @@ class Collection:
         return with_observations(batch, torch.float32)
 
     def close(self) -> None:
-        """Close the environments, and give the replay buffer's memory back: finished runs are referred to for long."""
+        """Close the environments."""
         self.collector.shutdown()
-        del self.replay
 
     # -- exact resume ------------------------------------------------------------------------------------------------
 

@@ -242,7 +242,7 @@ class _TrainingBatches:
     """Iterable of training batches with a length, because Lightning would otherwise collect one turn ahead."""
 
     def __init__(self, data: ReplayDataModule, collection: Collection) -> None:
-        self.data, self.collection = data, collection
+        self.data = data  # and not the collection: finished trainers keep this, and a replay buffer is large
 
         # Turns that only fill an empty buffer; updates start after the turn that reaches warm_up_frames.
         turns = -(-data.warm_up_frames // data.frames_per_turn) - 1
@@ -253,9 +253,11 @@ class _TrainingBatches:
 
     def __iter__(self) -> Iterator[TensorDictBase]:
         while self.data.frames < self.data.total_frames:
-            self.collection.turn()
+            collection = self.data._collection
+            assert collection is not None
+            collection.turn()
             self.data.spend_turn()
             if self.warm_up_turns > 0:
                 self.warm_up_turns -= 1
             else:
-                yield self.data.complete(self.collection.sample(self.data.updates_per_batch))
+                yield self.data.complete(collection.sample(self.data.updates_per_batch))

@@ -136,7 +136,7 @@ CUSTOMIZATIONS = [line for page in PAGES for line in commands(page) if line.star
 @pytest.mark.parametrize("line", CUSTOMIZATIONS)
 def test_customizations_of_the_docs_are_understood(line):
     given = build_parser().parse_args(shlex.split(line.removeprefix(CUSTOMIZE), comments=True))
-    assert given.prior.endswith(".zip") and gym.spec(given.env)
+    assert given.prior.endswith((".zip", ".ckpt")) and gym.spec(given.env)
     assert (given.add_on_reward is None) == has_add_on_reward(given.env)
 
 

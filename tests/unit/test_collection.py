@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -368,6 +370,24 @@ def test_environments_are_closed_after_an_exception(fit, typed, error):
     with pytest.raises((EnvironmentContractError, SystemExit)):
         fit(SoftQLearning(hidden_sizes=[4]), data)
     assert len(Typed.opened) == 1 + 4 and all(env.closed for env in Typed.opened)
+
+
+def test_a_finished_run_holds_no_replay_buffer(fit):
+    """Whoever keeps its trainer does not keep the memory."""
+    made = []
+
+    class Watched(ReplayDataModule):
+        def _collect(self) -> Collection:
+            collection = super()._collect()
+            made.append(weakref.ref(collection.replay))
+            return collection
+
+    settings = {"num_envs": 4, "frames_per_batch": 8, "batch_size": 4, "updates_per_batch": 2, "warm_up_frames": 0}
+    trainer = fit(
+        SoftQLearning(hidden_sizes=[4]), Watched(env="CartPole-v1", reward="basic", total_frames=32, **settings)
+    )
+    gc.collect()
+    assert trainer.datamodule.frames == 32 and [each() for each in made] == [None]
 
 
 def test_environments_are_closed_if_their_collector_cannot_be_made(collect, monkeypatch):
