@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -275,12 +276,13 @@ def test_a_script_needs_no_guard_whatever_was_imported_before(tmp_path):
 
 def test_environments_can_be_made_in_processes_that_are_no_forks(collapsing):
     """A new interpreter knows what comes with the maker alone."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    # Environments in processes ignore SIGTERM, by which a multiprocessing.Pool would end its own.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         for id, kwargs in ((ID, {"max_episode_steps": 30}), (collapsing, {})):
             env = make_vector_env(id, 1, "basic", env_kwargs=kwargs, processes=1)
             env.close()
             (maker,) = env.unwrapped.env_fns
-            observation = pool.apply(first_observation, (CloudpickleWrapper(maker),))
+            observation = pool.submit(first_observation, CloudpickleWrapper(maker)).result()
             np.testing.assert_array_equal(observation, make_vector_env(id, 1, "basic").reset(seed=[0])[0][0])
 
 
