@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from numbers import Integral
 from pathlib import Path
 from typing import Any
+
+LIBRARIES = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+"""Folders of code that is not the user's."""
 
 
 class RqlError(Exception):
@@ -64,7 +68,7 @@ def described(error: Exception) -> str:
     """Return the class of an error of the user's code, what it says and where it was raised, in one line."""
     said = " ".join(f"{type(error).__name__}: {error}".split())
     every = traceback.extract_tb(error.__traceback__)
-    frames = [each for each in every if "site-packages" not in each.filename] or every
+    frames = [each for each in every if not each.filename.startswith(LIBRARIES)] or every
     return f"{said}, at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else said
 
 

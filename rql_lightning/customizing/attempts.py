@@ -58,7 +58,7 @@ def train_until_accepted(choice: Choice, accepted: float, train: Callable[[Choic
         weight = FACTOR * choice.omega_prime
         print_line(f"{found}: once more, with omega_prime and alpha_hat {weight:.3g}")
         choice, attempt = replace(choice, omega_prime=weight, alpha_hat=weight), attempt + 1
-        finished = None  # with its replay buffer, before there is another
+        finished = None  # its memory is free before there is another
 
 
 def _divergence(path: Path) -> float:
